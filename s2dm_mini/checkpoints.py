@@ -1,0 +1,125 @@
+"""Checkpoints: safetensors files whose header says what they are; and the zoo of shipped ones.
+
+The header holds one JSON text under the key `s2dm_mini`: the network's configuration and the record of its training.
+Nothing is ever unpickled.
+"""
+import hashlib
+import json
+import subprocess
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from .data import write_whole
+from .unet import UNet, UNetConfig
+
+ZOO = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
+MAX_BYTES = 2 << 30  # more than any preset's full training state
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing, damaged or of another kind; the message says which file and why."""
+
+
+def git_commit() -> str:
+    """The commit this package runs from, with a + if files differ from it; `unknown` outside a checkout."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
+
+
+def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write named tensors and a JSON header, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, save(tensors, metadata={"s2dm_mini": json.dumps(header)}))
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """Read back what `write_tensors` wrote: (tensors, header). Raises CheckpointError."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes, more than any checkpoint of this package ({MAX_BYTES:,}).")
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["s2dm_mini"])
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is a safetensors file, but not one of this package: its header has no `s2dm_mini` entry.") from error
+    return tensors, header
+
+
+def save_model(path: Path | str, model: UNet, record: dict, dtype: torch.dtype = torch.float16) -> None:
+    """Write a network's weights, rounded to `dtype`, with its configuration and the record of its training."""
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    write_tensors(path, tensors, {"unet": model.config.to_dict(), "record": record})
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UNet, dict]:
+    """Read what `save_model` wrote: the network in float32, in eval mode, without gradients; and its training record."""
+    tensors, header = read_tensors(path)
+    try:
+        model = UNet(UNetConfig(**header["unet"]))
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not hold a network of this package: {reason}") from error
+    return model.to(device).eval().requires_grad_(False), header.get("record", {})
+
+
+def zoo() -> dict[str, dict]:
+    """The manifest of shipped checkpoints: name → file, sha256, config, data, images seen, loss."""
+    try:
+        return json.loads((ZOO / "manifest.json").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNet:
+    """A shipped network by name, its file's SHA-256 checked first. Raises CheckpointError, naming the known ones."""
+    known = zoo()
+    if name not in known:
+        near = get_close_matches(str(name), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise CheckpointError(f"no checkpoint is called {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
+    path = ZOO / known[name]["file"]
+    digest = sha256(path)
+    if digest != known[name]["sha256"]:
+        raise CheckpointError(f"{path} is not the file that was shipped: its SHA-256 is {digest[:12]}…, the manifest says "
+                              f"{known[name]['sha256'][:12]}…. Restore it with `git checkout -- {path.name}` in its folder.")
+    return load_model(path, device)[0]
+
+
+def sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def add_to_zoo(path: Path | str, name: str) -> Path:
+    """Copy a trained network into the zoo and enter it, with its own training record, in the manifest."""
+    model, record = load_model(path)
+    target = ZOO / f"{name}.safetensors"
+    save_model(target, model, record)
+    manifest = zoo()
+    manifest[name] = {"file": target.name, "sha256": sha256(target), "parameters": sum(p.numel() for p in model.parameters()),
+                      "unet": model.config.to_dict(), "record": record}
+    write_whole(ZOO / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    return target

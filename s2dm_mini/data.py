@@ -1,0 +1,244 @@
+"""Images as uint8 tensors held in memory: CIFAR-10 from its official binary files, and `shapes`, drawn on the spot.
+
+    images = cifar10("train")        # images.pixels (50000, 3, 32, 32) uint8, images.labels (50000,)
+    images = shapes(5_000, seed=0)   # images.factors: what each scene was drawn from
+
+CIFAR-10 is looked for in the folder named by S2DM_DATA, else in the user's cache folder; `fetch_cifar10` puts it there.
+"""
+import hashlib
+import math
+import os
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+RECORD_BYTES, RECORDS_PER_FILE = 1 + 3 * 32 * 32, 10_000  # label byte, then red, green and blue planes, row by row
+
+
+class DataError(Exception):
+    """Data that is missing or not what it should be; the message says which file and what to do."""
+
+
+@dataclass
+class Images:
+    """A data set in memory."""
+
+    name: str
+    pixels: Tensor  # (N, 3, H, W) uint8
+    labels: Tensor  # (N,) int64
+    classes: tuple[str, ...]
+    factors: dict[str, Tensor] = field(default_factory=dict)  # for `shapes`: name → (N,) float32
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 0..255 → float32 −1..1, the range the networks are trained in. Any shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Float −1..1 → uint8 0..255, rounded; what lies outside is clipped. Any shape."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def random_flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Mirror each image left to right with probability one half. x: (B, C, H, W)."""
+    flip = torch.rand(len(x), generator=generator, device=x.device) < 0.5
+    return torch.where(flip[:, None, None, None], x.flip(3), x)
+
+
+# ---------------------------------------------------------------------------------------------------- CIFAR-10
+
+def data_folder() -> Path:
+    """Where data sets are kept: the folder named by S2DM_DATA, else the user's cache folder."""
+    if os.environ.get("S2DM_DATA"):
+        return Path(os.environ["S2DM_DATA"]).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("s2dm_mini"))
+
+
+def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 training or 10,000 test images of 10 classes, 32×32.
+
+    folder holds `cifar-10-batches-bin/` (or is that folder). Raises DataError if a file is missing or damaged.
+    """
+    if split not in CIFAR10_FILES:
+        raise ValueError(f"split must be one of {', '.join(CIFAR10_FILES)}, not {split!r}.")
+    folder = Path(folder) if folder is not None else data_folder()
+    batches = folder / "cifar-10-batches-bin"
+    if not batches.is_dir() and (folder / CIFAR10_FILES[split][0]).exists():
+        batches = folder
+    records = np.concatenate([_read_cifar10_file(batches / name) for name in CIFAR10_FILES[split]])
+    pixels = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy())
+    return Images(f"cifar10-{split}", pixels, torch.from_numpy(records[:, 0].astype(np.int64)), CIFAR10_CLASSES)
+
+
+def _read_cifar10_file(path: Path) -> np.ndarray:
+    """One file as (10000, 3073) uint8, refused unless size and labels are right."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "
+                        f"the folder cifar-10-batches-bin of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
+                        f"or into a folder that S2DM_DATA names.") from None
+    if size != RECORD_BYTES * RECORDS_PER_FILE:
+        raise DataError(f"{path} has {size:,} bytes; a CIFAR-10 batch has exactly {RECORD_BYTES * RECORDS_PER_FILE:,}. "
+                        f"Delete it and run `python -m s2dm_mini fetch cifar10` again.")
+    records = np.fromfile(path, dtype=np.uint8).reshape(RECORDS_PER_FILE, RECORD_BYTES)
+    if records[:, 0].max() > 9:
+        bad = int((records[:, 0] > 9).argmax())
+        raise DataError(f"{path}: image {bad:,} has label {records[bad, 0]}, but CIFAR-10 has labels 0 to 9. "
+                        f"This is not a CIFAR-10 binary file (CIFAR-100 has the same name ending).")
+    return records
+
+
+def fetch_cifar10(folder: Path | str | None = None) -> Path:
+    """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it; returns the folder of the .bin files.
+
+    Files that are already there and whole are left alone. Raises DataError if there is no network or no room.
+    """
+    folder = Path(folder) if folder is not None else data_folder()
+    batches = folder / "cifar-10-batches-bin"
+    names = [name for split in CIFAR10_FILES.values() for name in split]
+    if all((batches / name).is_file() and (batches / name).stat().st_size == RECORD_BYTES * RECORDS_PER_FILE for name in names):
+        return batches
+    import pooch
+
+    try:
+        archive = pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=folder, progressbar=True)
+    except Exception as error:
+        raise DataError(f"CIFAR-10 could not be downloaded ({type(error).__name__}). Where there is a network, download {CIFAR10_URL} "
+                        f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder cifar-10-batches-bin into {folder}, or name the "
+                        f"folder it is in by S2DM_DATA.") from error
+    unpack_cifar10(Path(archive), folder)
+    return batches
+
+
+def unpack_cifar10(archive: Path, folder: Path) -> None:
+    """Unpack the six .bin files of the archive into folder/cifar-10-batches-bin, each written whole or not at all.
+
+    Only plain files of the expected name and size are read, by name; links, other paths and anything else in the
+    archive are never touched.
+    """
+    target = folder / "cifar-10-batches-bin"
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = {f"cifar-10-batches-bin/{name}": name for split in CIFAR10_FILES.values() for name in split}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = wanted.get(member.name.removeprefix("./"))
+                if name is None or not member.isreg():
+                    continue
+                if member.size != RECORD_BYTES * RECORDS_PER_FILE:
+                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {RECORD_BYTES * RECORDS_PER_FILE:,}.")
+                write_whole(target / name, tar.extractfile(member).read())
+                wanted.pop(f"cifar-10-batches-bin/{name}")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{archive} could not be unpacked into {target} ({error}). Is it whole, and is there room on the disk?") from error
+    if wanted:
+        raise DataError(f"{archive} lacks {', '.join(sorted(wanted.values()))}: it is not CIFAR-10's binary archive.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees half of it: into a neighbour first, which then takes the name."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------ shapes
+
+SHAPES = ("disc", "square", "triangle", "cross")
+
+
+def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
+    """Scenes of one coloured shape on a plain ground, drawn from known factors: a data set without a download.
+
+    Factors, each (n,) float32, drawn uniformly: `shape` (0..3, see SHAPES), `hue` (0..1, around the colour circle),
+    `radius` (0.2..0.45 of half the width), `x`, `y` (centre, −0.45..0.45), `background` (0.05..0.95, its grey).
+    Labels are the shape. The same (n, size, seed) gives the same pixels; the factors do not depend on size.
+    """
+    if n < 0 or size < 8:
+        raise ValueError(f"n must be at least 0 and size at least 8, not {n} and {size}.")
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.rand(n, 6, generator=generator)  # (n, 6)
+    factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.2 + 0.25 * u[:, 2],
+               "x": 0.9 * u[:, 3] - 0.45, "y": 0.9 * u[:, 4] - 0.45, "background": 0.05 + 0.9 * u[:, 5]}
+    pixels = torch.cat([draw_shapes({k: v[i:i + 500] for k, v in factors.items()}, size) for i in range(0, max(n, 1), 500)])
+    return Images(f"shapes{size}", pixels, factors["shape"].long(), SHAPES, factors)
+
+
+def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
+    """Draw one scene for each row of factors (names and ranges as in `shapes`). Returns (n, 3, size, size) uint8."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1  # pixel centres, −1..1
+    column = {name: value.float()[:, None, None] for name, value in factors.items()}  # (n, 1, 1)
+    dx, dy = axis[None, None, :] - column["x"], axis[None, :, None] - column["y"]  # (n, 1, size), (n, size, 1)
+    r, kind = column["radius"], column["shape"]
+    # Signed distance to each outline, negative inside; all four have about the same area.
+    square = torch.maximum(dx.abs(), dy.abs()) - 0.89 * r
+    slanted = torch.maximum(math.sqrt(0.75) * dx.abs() - 0.5 * dy, dy.expand_as(square)) - 0.64 * r
+    arms = torch.maximum(torch.minimum(dx.abs(), dy.abs()) - 0.34 * r, torch.maximum(dx.abs(), dy.abs()) - 1.15 * r)
+    disc = (dx.square() + dy.square()).sqrt() - r
+    distance = torch.where(kind == 0, disc, torch.where(kind == 1, square, torch.where(kind == 2, slanted, arms)))  # (n, size, size)
+    cover = (0.5 - distance * size / 2).clamp(0, 1)[:, None]  # share of the pixel inside, so that edges are smooth
+    # Hue as three cosines a third of a circle apart: every hue equally bright, no hard colour boundary.
+    phase = torch.tensor([0.0, 1 / 3, 2 / 3])[None, :, None, None]
+    colour = 0.5 + 0.45 * torch.cos(2 * math.pi * (column["hue"][:, None] - phase))  # (n, 3, 1, 1)
+    return ((cover * colour + (1 - cover) * column["background"][:, None]) * 255).round().to(torch.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------ points
+
+def ring_means(k: int = 8, radius: float = 1.0) -> Tensor:
+    """k centres on a circle, (k, 2) float64: the means of the mixture that `points("ring")` draws from."""
+    angle = torch.arange(k, dtype=torch.float64) / k * 2 * math.pi
+    return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+RING_STD = 0.1
+
+
+def points(name: str = "ring", n: int = 1_000, seed: int = 0) -> Tensor:
+    """2-D data, (n, 2) float32, roughly within −1..1: `ring` (8 Gaussians of std 0.1), `moons`, `spiral`, `checkerboard`."""
+    generator = torch.Generator().manual_seed(seed)
+    u, noise = torch.rand(n, 2, generator=generator), torch.randn(n, 2, generator=generator)
+    if name == "ring":
+        x = ring_means()[(u[:, 0] * 8).long().clamp(max=7)].float() + RING_STD * noise
+    elif name == "moons":
+        upper, angle = u[:, 1] < 0.5, math.pi * u[:, 0]
+        x = torch.where(upper[:, None], torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1),
+                        torch.stack([0.5 - angle.cos(), 0.25 - angle.sin()], 1)) * 0.65 + 0.05 * noise
+    elif name == "spiral":
+        angle = 3 * math.pi * u[:, 0].sqrt()
+        x = (angle / (3 * math.pi))[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.02 * noise
+    elif name == "checkerboard":
+        column = (u[:, 0] * 4).floor()
+        row = 2 * (u[:, 1] * 2).floor() + column % 2  # every second of the 4 × 4 cells
+        x = torch.stack([u[:, 0] * 4, row + u[:, 1] * 2 % 1], 1) / 2 - 1
+    else:
+        raise ValueError(f"name must be one of ring, moons, spiral, checkerboard, not {name!r}.")
+    return x
+
+
+def fingerprint(images: Images) -> str:
+    """SHA-256 of the pixels and labels, first 16 digits: which data a checkpoint or a result rests on."""
+    digest = hashlib.sha256(images.pixels.contiguous().numpy())
+    digest.update(images.labels.contiguous().numpy())
+    return digest.hexdigest()[:16]

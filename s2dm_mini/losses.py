@@ -1,0 +1,119 @@
+"""The noise-prediction loss L_0, the skip-step loss L_skip in four readings, and what minimises their mixture.
+
+For one image: ε₁ ~ N(0, I), x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·ε₁, f = denoiser(x_t, t), c_t = √((1−a)/a) with
+a = ᾱ_t/ᾱ_{t−skip}. S²-DM (arXiv 2401.01520) trains on τ·L_0 + (1−τ)·L_skip, and on L_0 alone where t < skip.
+
+    L_0                   ‖ε₁ − f‖²
+    L_skip  independent   ‖ε₂ − c_t·f‖², ε₂ drawn afresh           the released code
+            expected      1 + c_t²·‖f‖²                            its mean over ε₂
+            shared        ‖ε₁ − c_t·f‖²                            the paper's equation with one ε
+            output        ‖f(x_t, t) − f(x_{t−skip}, t−skip)‖²     the paper's prose
+
+‖·‖² is the mean over everything but the batch. Each loss returns one value an image.
+"""
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .schedule import NoiseSchedule, per_image
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+READINGS = ("independent", "expected", "shared", "output")
+
+
+def simple_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule,
+                generator: torch.Generator | None = None) -> Tensor:
+    """L_0 = ‖ε₁ − ε_θ(x_t, t)‖² (DDPM, equation 14).
+
+    x0: (B, ...) clean data, t: (B,) integer timesteps. Returns (B,).
+    """
+    eps, x_t = _noised(x0, t, schedule, generator)
+    return _mean_square(eps - denoiser(x_t, t))
+
+
+def skip_step_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule, skip: int = 9,
+                   reading: str = "independent", generator: torch.Generator | None = None) -> Tensor:
+    """L_skip alone, in one of the four readings above (S²-DM, section 3); 0 where t < skip.
+
+    x0: (B, ...), t: (B,) integer timesteps. Returns (B,).
+    """
+    _check_reading(reading)
+    eps, x_t = _noised(x0, t, schedule, generator)
+    l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, denoiser(x_t, t))
+    return torch.where(t >= skip, l_skip, 0.0)
+
+
+def s2dm_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99,
+              reading: str = "independent", generator: torch.Generator | None = None) -> Tensor:
+    """τ·L_0 + (1−τ)·L_skip where t >= skip, L_0 elsewhere (S²-DM, the loss of the released code by default).
+
+    x0: (B, ...), t: (B,) integer timesteps, 0 <= tau <= 1. Returns (B,). With tau = 1 this is `simple_loss`, to the bit.
+    """
+    _check_reading(reading)
+    _check_tau(tau)
+    if tau == 1:
+        return simple_loss(denoiser, x0, t, schedule, generator)
+    eps, x_t = _noised(x0, t, schedule, generator)
+    f = denoiser(x_t, t)
+    l_0 = _mean_square(eps - f)
+    l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, f)
+    return torch.where(t >= skip, tau * l_0 + (1 - tau) * l_skip, l_0)
+
+
+def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading: str = "independent") -> Tensor:
+    """The factor s_t by which S²-DM's minimiser differs from L_0's: f = s_t·E[ε₁ | x_t]. Returns (T,) float64.
+
+    independent, expected: τ/(τ + (1−τ)c²); shared: (τ + (1−τ)c)/(τ + (1−τ)c²); 1 where t < skip.
+    Setting the derivative of the mixture with respect to f to zero gives both in one line. Raises ValueError for
+    `output`, whose minimiser ties all timesteps together and is no multiple of E, and for τ = 0 with the first two,
+    which leave f = 0.
+    """
+    _check_reading(reading)
+    _check_tau(tau)
+    if reading == "output":
+        raise ValueError("the output reading has no closed-form shrinkage; independent, expected and shared have.")
+    t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
+    c = _skip_coefficient(schedule, t, skip)  # (T,), 0 where t < skip
+    pull = (1 - tau) * c if reading == "shared" else 0.0
+    return torch.where(t >= skip, (tau + pull) / (tau + (1 - tau) * c.square()), 1.0)
+
+
+def _noised(x0: Tensor, t: Tensor, schedule: NoiseSchedule, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    if t.is_floating_point():
+        raise ValueError(f"t must hold integer timesteps, not {t.dtype}: the loss looks ᾱ_t up in a table.")
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+    return eps, schedule.add_noise(x0, eps, t)
+
+
+def _skip_coefficient(schedule: NoiseSchedule, t: Tensor, skip: int) -> Tensor:
+    """c_t = √((1−a)/a), a = ᾱ_t/ᾱ_{t−skip}; 0 where t < skip."""
+    a = schedule.alpha_skip(t, skip)
+    return ((1 - a) / a).sqrt()
+
+
+def _skip_term(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule, skip: int, reading: str,
+               generator: torch.Generator | None, eps: Tensor, f: Tensor) -> Tensor:
+    if reading == "output":
+        earlier = (t - skip).clamp(min=0)
+        return _mean_square(f - denoiser(schedule.add_noise(x0, eps, earlier), earlier))
+    c = per_image(_skip_coefficient(schedule, t, skip), f)  # (B, 1, ...)
+    if reading == "expected":
+        return 1 + _mean_square(c * f)
+    if reading == "independent":
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+    return _mean_square(eps - c * f)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return x.square().flatten(1).mean(dim=1)  # (B,)
+
+
+def _check_reading(reading: str) -> None:
+    if reading not in READINGS:
+        raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}.")
+
+
+def _check_tau(tau: float) -> None:
+    if not 0 <= tau <= 1:
+        raise ValueError(f"tau must lie in [0, 1], not {tau!r}.")

@@ -1,0 +1,314 @@
+"""Training: one loop for L_0 and S²-DM, written as a generator of records, so that the caller decides what to show.
+
+    config = TrainConfig(data="shapes", preset="tiny", steps=500)
+    for record in train(config):
+        print(record.step, record.loss)
+    network = record.ema
+
+Everything random in step k is a function of (seed, k) alone: two runs that differ only in tau see the same images, the
+same t and the same ε₁, and a resumed run needs no generator's state. Images stay on the device as uint8; nothing in the
+loop waits for the device but the record every `log_every` steps.
+"""
+import copy
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import checkpoints, data
+from .losses import READINGS, s2dm_loss
+from .schedule import NoiseSchedule
+from .unet import PRESETS, UNet
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what, how, for how long. `PAPER` below is the setting of the released S²-DM code."""
+
+    data: str = "cifar10"  # cifar10 or shapes
+    preset: str = "nano"  # see unet.PRESETS
+    skip: int = 9  # S²-DM^k has skip = k − 1
+    tau: float = 0.99  # weight of L_0; 1 trains the baseline
+    reading: str = "independent"  # of L_skip, see losses.py
+    T: int = 1000
+    batch: int = 128
+    learning_rate: float = 2e-4
+    warmup: int = 500  # steps over which the learning rate rises
+    clip: float = 1.0  # largest norm of the gradient
+    ema_decay: float = 0.9999
+    ema_ramp: bool = True  # decay at step k at most (1 + k)/(10 + k), so that short runs forget their start
+    steps: int | None = None  # the budget: whichever of these three is reached first
+    images: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda
+    precision: str = "auto"  # fp32, bf16; auto is bf16 on a GPU that has it, else fp32
+    shards: int = 1  # parts a batch is computed in, shared out over the processes
+    log_every: int = 10  # steps
+    save_minutes: float = 3.0
+    start: str | None = None  # a checkpoint, by shipped name or path, to fine-tune
+    out: Path | None = None  # folder for checkpoints
+
+    def __post_init__(self):
+        def need(good: bool, name: str, limit: str) -> None:
+            if not good:
+                raise ValueError(f"{name} must be {limit}, not {getattr(self, name)!r}.")
+
+        need(self.data in ("cifar10", "shapes"), "data", "cifar10 or shapes")
+        need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
+        need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
+        need(self.precision in ("auto", "fp32", "bf16"), "precision", "auto, fp32 or bf16")
+        need(0 <= self.tau <= 1, "tau", "in [0, 1]")
+        need(self.T >= 2, "T", "at least 2")
+        need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
+        need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
+        need(self.learning_rate > 0, "learning_rate", "above 0")
+        need(self.clip > 0, "clip", "above 0")
+        need(self.warmup >= 0, "warmup", "at least 0")
+        need(self.log_every >= 1, "log_every", "at least 1")
+        need(self.save_minutes >= 0, "save_minutes", "at least 0")
+        need(self.batch >= 1, "batch", "at least 1")
+        need(self.shards >= 1 and self.batch % self.shards == 0, "shards", f"a divisor of batch = {self.batch}")
+        for name in ("steps", "images", "minutes"):
+            need(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
+        if self.steps is None and self.images is None and self.minutes is None:
+            raise ValueError("a training needs an end: set steps, images or minutes.")
+
+
+PAPER = TrainConfig(preset="paper", warmup=0, ema_ramp=False, steps=796_000)
+# What a resumed run may change without becoming another run.
+FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "out")
+
+
+class TrainingError(Exception):
+    """Training cannot go on or be resumed; the message says why and what is kept."""
+
+
+@dataclass
+class TrainRecord:
+    """The state of a training, every `log_every` steps."""
+
+    step: int
+    loss: float  # mean over the steps since the last record
+    images_seen: int
+    images_per_second: float  # since the last record
+    minutes: float  # of training so far, resumed parts included
+    progress: float  # share of the budget spent, 0..1
+    ema: UNet  # the averaged network: the one to sample from
+
+
+def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
+    """Half the batch uniform in 0..T−1, the other half its mirror T−1−t (as in the DDIM and S²-DM code). Returns (batch,)."""
+    t = torch.randint(0, T, (batch // 2 + batch % 2,), generator=generator, device=generator.device)
+    return torch.cat([t, T - 1 - t])[:batch]
+
+
+def seed_of(*key: int) -> int:
+    """A 32-bit seed from several integers, such as (seed, step, shard), well mixed."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def load_data(name: str, size: int) -> data.Images:
+    """The training images `name` (cifar10 or shapes) at the side length the network takes."""
+    if name == "shapes":
+        return data.shapes(20_000, size=size)
+    images = data.cifar10("train")
+    if images.pixels.shape[-1] != size:
+        raise ValueError(f"CIFAR-10 is 32×32, but this preset takes {size}×{size} images; use nano, compact or paper, or data = shapes.")
+    return images
+
+
+def train(config: TrainConfig, images: data.Images | None = None, resume: bool = False) -> Iterator[TrainRecord]:
+    """Train a network, yielding a record every `log_every` steps and at the end.
+
+    images: what to train on; by default `config.data` is loaded. resume: go on from config.out, to the bit on CPU.
+    Closing the generator between records writes a checkpoint first. Raises TrainingError, DataError, CheckpointError.
+    """
+    if resume and config.out is None:
+        raise ValueError("to resume, set out to the folder of the run.")
+    ranks, accelerator = int(os.environ.get("WORLD_SIZE", 1)), None
+    if ranks > 1:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=config.device == "cpu")
+    rank = accelerator.process_index if accelerator else 0
+    if config.shards % ranks:
+        raise ValueError(f"shards = {config.shards} must be a multiple of the number of processes, {ranks}.")
+    my_shards = range(rank, config.shards, ranks)
+
+    device = accelerator.device if accelerator else torch.device(best_device() if config.device == "auto" else config.device)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    schedule = NoiseSchedule.linear(config.T).to(device)
+    images = images if images is not None else load_data(config.data, PRESETS[config.preset].image_size)
+    if len(images) < config.batch:
+        raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
+    pixels, run = images.pixels.to(device), _Run(config, images, device, bf16)
+
+    model = _new_model(config).to(device)
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    if resume:
+        run.load(model, ema, optimizer)
+    network = accelerator.prepare(model) if accelerator else model
+    if device.type == "cuda":
+        network = torch.compile(network)
+    weights, averages = list(model.parameters()), list(ema.parameters())
+
+    model.train()
+    generator = torch.Generator(device)
+    total, since, epoch, order = torch.zeros((), device=device), run.step, -1, None
+    tick = last_save = time.monotonic()
+    batches_per_epoch = len(images) // config.batch
+
+    while run.progress() < 1:
+        # --- one step: everything drawn here depends on (seed, step, shard) only
+        if run.step // batches_per_epoch != epoch:
+            epoch = run.step // batches_per_epoch
+            shuffle = torch.Generator().manual_seed(seed_of(config.seed, 1, epoch))
+            order = torch.randperm(len(images), generator=shuffle).to(device)
+        batch = order[run.step % batches_per_epoch * config.batch:][:config.batch].chunk(config.shards)
+        for shard in my_shards:
+            seed = seed_of(config.seed, 0, run.step, shard)
+            generator.manual_seed(seed)
+            x0 = data.random_flip(data.to_unit_range(pixels[batch[shard]]), generator)  # (B/shards, C, H, W)
+            t = antithetic_timesteps(len(x0), config.T, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16), _dropout_seed(model, device, seed):
+                loss = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator).mean() / len(my_shards)
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(weights, config.clip)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (run.step + 1) / max(config.warmup, 1))
+        optimizer.step()
+        optimizer.zero_grad()
+        run.step += 1
+        decay = min(config.ema_decay, (1 + run.step) / (10 + run.step)) if config.ema_ramp else config.ema_decay
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+        # --- every log_every steps: look at the loss, say how it goes, save
+        if run.step % config.log_every == 0 or run.progress() >= 1:
+            mean, elapsed = total / (run.step - since), time.monotonic() - tick
+            if accelerator:  # all processes must agree on when to stop, so they go by the slowest clock
+                mean = accelerator.reduce(mean, "mean")
+                elapsed = float(accelerator.gather(torch.tensor([elapsed], device=device)).max())
+            run.loss, run.minutes = float(mean), run.minutes + elapsed / 60
+            if not np.isfinite(run.loss):
+                kept = f" The checkpoint in {config.out} from before is kept." if config.out else ""
+                raise TrainingError(f"the loss became {run.loss} between steps {since} and {run.step}; training stops.{kept} "
+                                    f"A smaller learning_rate than {config.learning_rate} usually helps.")
+            speed = (run.step - since) * config.batch / max(elapsed, 1e-9)
+            tick, since = time.monotonic(), run.step
+            total.zero_()
+            done = run.progress() >= 1
+            if rank == 0 and config.out and (done or tick - last_save >= 60 * config.save_minutes):
+                run.save(model, ema, optimizer)
+                last_save = time.monotonic()
+            try:
+                yield TrainRecord(run.step, run.loss, run.step * config.batch, speed, run.minutes, run.progress(), ema)
+            except GeneratorExit:
+                if rank == 0 and config.out:
+                    run.save(model, ema, optimizer)
+                raise
+            tick = time.monotonic()  # what the caller did with the record is not training time
+
+
+class _Run:
+    """Where a training stands, and how that is written down and read back."""
+
+    def __init__(self, config: TrainConfig, images: data.Images, device: torch.device, bf16: bool):
+        self.config, self.step, self.minutes, self.loss = config, 0, 0.0, float("nan")
+        self.facts = {"data": images.name, "data_images": len(images), "data_sha256": data.fingerprint(images),
+                      "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__}
+
+    def progress(self) -> float:
+        c = self.config
+        parts = [self.step / c.steps if c.steps else 0, self.step * c.batch / c.images if c.images else 0,
+                 self.minutes / c.minutes if c.minutes else 0]
+        return min(1.0, max(parts))
+
+    def save(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
+        """state.safetensors to resume from (full precision), then model.safetensors to use (the averaged network, fp16)."""
+        out = Path(self.config.out)
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
+        for i, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
+        config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items()}
+        record = {**self.facts, "config": {k: v for k, v in config.items() if k != "out"}, "steps": self.step,
+                  "images_seen": self.step * self.config.batch, "minutes": round(self.minutes, 2), "loss": self.loss,
+                  "commit": checkpoints.git_commit()}
+        # Numbers go through the header as exact decimal texts: floats in JSON survive a round trip.
+        header = {"unet": model.config.to_dict(), "record": record, "minutes": self.minutes}
+        checkpoints.write_tensors(out / "state.safetensors", tensors, header)
+        checkpoints.save_model(out / "model.safetensors", ema, record)
+
+    def load(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
+        path = Path(self.config.out) / "state.safetensors"
+        tensors, header = checkpoints.read_tensors(path)
+        before, now = header["record"]["config"], asdict(self.config)
+        for name in (f.name for f in fields(self.config) if f.name not in FREE_ON_RESUME):
+            if before.get(name) != now[name]:
+                raise TrainingError(f"{path} was trained with {name} = {before.get(name)!r}, this run asks for {now[name]!r}. "
+                                    f"Resume with the same value, or train anew in another folder.")
+        if header["record"]["data_sha256"] != self.facts["data_sha256"]:
+            raise TrainingError(f"{path} was trained on other images than these ({header['record']['data']}, "
+                                f"hash {header['record']['data_sha256']}).")
+        pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
+        model.load_state_dict(pick("model."))
+        ema.load_state_dict(pick("ema."))
+        adam = optimizer.state_dict()
+        adam["state"] = {i: pick(f"adam.{i}.") for i in range(len(adam["param_groups"][0]["params"]))}
+        optimizer.load_state_dict(adam)
+        self.step, self.minutes, self.loss = header["record"]["steps"], header["minutes"], header["record"]["loss"]
+
+
+def _new_model(config: TrainConfig) -> UNet:
+    """The network to start from: fresh weights drawn from the seed, or a checkpoint's."""
+    unet = PRESETS[config.preset]
+    if config.start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, 2))
+            return UNet(unet)
+    known = config.start in checkpoints.zoo()
+    model = checkpoints.load_pretrained(config.start) if known else checkpoints.load_model(config.start)[0]
+    if replace(model.config, dropout=unet.dropout) != unet:
+        raise TrainingError(f"{config.start} is not a {config.preset} network: it has {model.config}.")
+    return model.requires_grad_(True)
+
+
+class _dropout_seed:
+    """Make dropout depend on the step's seed, and leave the global generator as it was."""
+
+    def __init__(self, model: UNet, device: torch.device, seed: int):
+        self.fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=model.config.dropout > 0)
+        self.seed = seed if model.config.dropout > 0 else None
+
+    def __enter__(self):
+        self.fork.__enter__()
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+
+    def __exit__(self, *exc):
+        return self.fork.__exit__(*exc)
+
+
+def best_device() -> str:
+    """cuda where there is one, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: torch.device) -> str:
+    """What to write beside a measurement: the GPU's name, or the CPU's model and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    try:
+        model = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {torch.get_num_threads()} threads"

@@ -1,0 +1,240 @@
+"""The noise-prediction network: the U-Net of DDPM (Ho et al., 2020, appendix B) in five sizes.
+
+Picture (B, C, H, W) goes down a ladder of resolutions and back up, each rung handing its features across:
+
+    conv_in ─► down 0 ─► down 1 ─► … ─► mid ─► … ─► up 1 ─► up 0 ─► conv_out
+                 └──────────┴───── skip connections ─────┴──────────┘
+
+Every residual block is told the timestep through an embedding of t added to its channels. Modules and parameters
+carry the names of diffusers' `UNet2DModel`, so that weights travel both ways without a translation table.
+"""
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the network. Level i works at resolution image_size / 2^i with channels[i] feature maps."""
+
+    image_size: int = 32
+    image_channels: int = 3
+    channels: tuple[int, ...] = (128, 256, 256, 256)
+    blocks_per_level: int = 2
+    attention_levels: tuple[int, ...] = (1,)
+    norm_groups: int = 32
+    dropout: float = 0.1
+
+    def __post_init__(self):
+        # JSON knows no tuples: a configuration read back from a checkpoint must equal the one written.
+        object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels must name at least one positive width, not {self.channels}.")
+        if any(c % self.norm_groups for c in self.channels):
+            raise ValueError(f"channels {self.channels} must all be multiples of norm_groups = {self.norm_groups}.")
+        if self.image_size % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"image_size {self.image_size} cannot be halved {len(self.channels) - 1} times, once for each "
+                             f"level after the first; it must be a multiple of {2 ** (len(self.channels) - 1)}.")
+        if any(not 0 <= level < len(self.channels) for level in self.attention_levels):
+            raise ValueError(f"attention_levels {self.attention_levels} must lie in 0..{len(self.channels) - 1}.")
+        if self.blocks_per_level < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"blocks_per_level must be at least 1 and dropout in [0, 1), "
+                             f"not {self.blocks_per_level} and {self.dropout}.")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+PRESETS = {
+    "tiny": UNetConfig(image_size=16, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=8, dropout=0.0),
+    "nano": UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, norm_groups=8, dropout=0.0),
+    "compact": UNetConfig(channels=(64, 128, 128, 128), blocks_per_level=1),
+    "paper": UNetConfig(),
+    "paper64": UNetConfig(image_size=64, channels=(128, 256, 256, 256, 512), attention_levels=(2,)),
+}
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of t at dim/2 frequencies from 1 down to 1/10000 (DDPM's variant of Vaswani et al., 2017).
+
+    t: (B,) integer or float timesteps. Returns (B, dim) float32: all sines, then all cosines.
+    """
+    half = dim // 2
+    frequency = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, dtype=torch.float32, device=t.device))
+    angle = t.float()[:, None] * frequency  # (B, half)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """Two linear layers that turn the sinusoidal embedding into what the residual blocks are told."""
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(dim_in, dim_out)
+        self.linear_2 = nn.Linear(dim_out, dim_out)
+
+    def forward(self, sinusoids: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, + timestep, norm, SiLU, dropout, conv; added to the input (through a 1×1 conv if widths differ)."""
+
+    def __init__(self, c_in: int, c_out: int, c_time: int, groups: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in, eps=1e-6)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time_emb_proj = nn.Linear(c_time, c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time_emb_proj(time)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.conv_shortcut(x) + h  # (B, c_out, H, W)
+
+
+class Attention(nn.Module):
+    """One-head self-attention over all H·W positions, added to its input."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        h = self.group_norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
+        h = F.scaled_dot_product_attention(self.to_q(h)[:, None], self.to_k(h)[:, None], self.to_v(h)[:, None])[:, 0]
+        h = self.to_out[0](h)  # (B, H·W, C)
+        return x + h.reshape(b, height, width, c).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Module):
+    """Halve the resolution by a strided convolution, padded at the right and bottom edge only, as DDPM does."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double the resolution by repeating pixels, then smooth with a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """One rung of the ladder: residual blocks of given input widths, each followed by attention where the level has it."""
+
+    def __init__(self, widths_in: list[int], width: int, c_time: int, groups: int, dropout: float, attention: bool):
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(c_in, width, c_time, groups, dropout) for c_in in widths_in)
+        if attention:
+            self.attentions = nn.ModuleList(Attention(width, groups) for _ in widths_in)
+        self.attends = attention
+
+    def block(self, i: int, x: Tensor, time: Tensor) -> Tensor:
+        x = self.resnets[i](x, time)
+        return self.attentions[i](x) if self.attends else x
+
+
+class UNet(nn.Module):
+    """ε_θ(x_t, t): predicts the noise in a noisy image (DDPM, appendix B).
+
+    Call with x (B, C, H, W) floating and t (B,) int64 or float timesteps; returns ε like x.
+    A freshly made network predicts ε = 0 everywhere, because its last convolution starts at zero.
+    """
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        widths, n = config.channels, config.blocks_per_level
+        c_time = 4 * widths[0]
+        level = dict(c_time=c_time, groups=config.norm_groups, dropout=config.dropout)
+
+        self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0], c_time)
+
+        self.down_blocks = nn.ModuleList()
+        handed_across = [widths[0]]  # width of every feature map that the way up receives
+        for i, width in enumerate(widths):
+            c_in = widths[max(i - 1, 0)]
+            down = Level([c_in] + [width] * (n - 1), width, attention=i in config.attention_levels, **level)
+            handed_across += [width] * n
+            if i < len(widths) - 1:
+                down.downsamplers = nn.ModuleList([Downsample(width)])
+                handed_across.append(width)
+            self.down_blocks.append(down)
+
+        self.mid_block = Level([widths[-1]] * 2, widths[-1], attention=False, **level)
+        self.mid_block.attentions = nn.ModuleList([Attention(widths[-1], config.norm_groups)])
+
+        self.up_blocks = nn.ModuleList()
+        c = widths[-1]
+        for i, width in reversed(list(enumerate(widths))):
+            widths_in = []
+            for _ in range(n + 1):
+                widths_in.append(c + handed_across.pop())
+                c = width
+            up = Level(widths_in, width, attention=i in config.attention_levels, **level)
+            if i > 0:
+                up.upsamplers = nn.ModuleList([Upsample(width)])
+            self.up_blocks.append(up)
+
+        self.conv_norm_out = nn.GroupNorm(config.norm_groups, widths[0], eps=1e-6)
+        self.conv_out = nn.Conv2d(widths[0], config.image_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+        # On CPU and on GPUs with bf16 the convolutions run faster with the channels innermost in memory.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        size, channels = self.config.image_size, self.config.image_channels
+        if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
+            raise ValueError(f"x must be a batch of {channels}×{size}×{size} images, (B, {channels}, {size}, {size}), "
+                             f"not {tuple(x.shape)}.")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {tuple(t.shape)}.")
+        dtype = self.conv_in.weight.dtype
+        time = F.silu(self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype)))  # (B, c_time)
+
+        h = self.conv_in(x.to(dtype, memory_format=torch.channels_last))
+        across = [h]
+        for down in self.down_blocks:
+            for i in range(len(down.resnets)):
+                h = down.block(i, h, time)
+                across.append(h)
+            if hasattr(down, "downsamplers"):
+                h = down.downsamplers[0](h)
+                across.append(h)
+
+        h = self.mid_block.resnets[0](h, time)
+        h = self.mid_block.resnets[1](self.mid_block.attentions[0](h), time)
+
+        for up in self.up_blocks:
+            for i in range(len(up.resnets)):
+                h = up.block(i, torch.cat([h, across.pop()], dim=1), time)
+            if hasattr(up, "upsamplers"):
+                h = up.upsamplers[0](h)
+
+        eps = self.conv_out(F.silu(self.conv_norm_out(h)))
+        return eps.to(x.dtype, memory_format=torch.contiguous_format)  # (B, C, H, W)
