@@ -172,15 +172,15 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     """Scenes of one coloured shape on a plain ground, drawn from known factors: a data set without a download.
 
     Factors, each (n,) float32, drawn uniformly: `shape` (0..3, see SHAPES), `hue` (0..1, around the colour circle),
-    `radius` (0.2..0.45 of half the width), `x`, `y` (centre, −0.45..0.45), `background` (0.05..0.95, its grey).
+    `radius` (0.3..0.6 of half the width), `x`, `y` (centre, −0.35..0.35), `background` (0.05..0.95, its grey).
     Labels are the shape. The same (n, size, seed) gives the same pixels; the factors do not depend on size.
     """
     if n < 0 or size < 8:
         raise ValueError(f"n must be at least 0 and size at least 8, not {n} and {size}.")
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(n, 6, generator=generator)  # (n, 6)
-    factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.2 + 0.25 * u[:, 2],
-               "x": 0.9 * u[:, 3] - 0.45, "y": 0.9 * u[:, 4] - 0.45, "background": 0.05 + 0.9 * u[:, 5]}
+    factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.3 + 0.3 * u[:, 2],
+               "x": 0.7 * u[:, 3] - 0.35, "y": 0.7 * u[:, 4] - 0.35, "background": 0.05 + 0.9 * u[:, 5]}
     pixels = torch.cat([draw_shapes({k: v[i:i + 500] for k, v in factors.items()}, size) for i in range(0, max(n, 1), 500)])
     return Images(f"shapes{size}", pixels, factors["shape"].long(), SHAPES, factors)
 
@@ -192,9 +192,10 @@ def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
     dx, dy = axis[None, None, :] - column["x"], axis[None, :, None] - column["y"]  # (n, 1, size), (n, size, 1)
     r, kind = column["radius"], column["shape"]
     # Signed distance to each outline, negative inside; all four have about the same area.
-    square = torch.maximum(dx.abs(), dy.abs()) - 0.89 * r
-    slanted = torch.maximum(math.sqrt(0.75) * dx.abs() - 0.5 * dy, dy.expand_as(square)) - 0.64 * r
-    arms = torch.maximum(torch.minimum(dx.abs(), dy.abs()) - 0.34 * r, torch.maximum(dx.abs(), dy.abs()) - 1.15 * r)
+    far, near = torch.maximum(dx.abs(), dy.abs()), torch.minimum(dx.abs(), dy.abs())
+    square = far - 0.89 * r
+    slanted = torch.maximum(math.sqrt(0.75) * dx.abs() - 0.5 * dy, dy) - 0.64 * r
+    arms = torch.maximum(near - 0.34 * r, far - 1.15 * r)
     disc = (dx.square() + dy.square()).sqrt() - r
     distance = torch.where(kind == 0, disc, torch.where(kind == 1, square, torch.where(kind == 2, slanted, arms)))  # (n, size, size)
     cover = (0.5 - distance * size / 2).clamp(0, 1)[:, None]  # share of the pixel inside, so that edges are smooth

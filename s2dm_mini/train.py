@@ -306,9 +306,7 @@ def device_name(device: torch.device) -> str:
     """What to write beside a measurement: the GPU's name, or the CPU's model and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    try:
-        model = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
+    cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere Python's own word for the processor must do
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    model = names[0] if names else platform.processor() or platform.machine()
     return f"{model}, {torch.get_num_threads()} threads"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -52,7 +53,7 @@ class UNetConfig:
 PRESETS = {
     "tiny": UNetConfig(image_size=16, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=8, dropout=0.0),
     "nano": UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, norm_groups=8, dropout=0.0),
-    "compact": UNetConfig(channels=(64, 128, 128, 128), blocks_per_level=1),
+    "compact": UNetConfig(channels=(64, 128, 128, 160), blocks_per_level=1),
     "paper": UNetConfig(),
     "paper64": UNetConfig(image_size=64, channels=(128, 256, 256, 256, 512), attention_levels=(2,)),
 }
@@ -113,11 +114,9 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        h = self.group_norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
-        h = F.scaled_dot_product_attention(self.to_q(h)[:, None], self.to_k(h)[:, None], self.to_v(h)[:, None])[:, 0]
-        h = self.to_out[0](h)  # (B, H·W, C)
-        return x + h.reshape(b, height, width, c).permute(0, 3, 1, 2)
+        h = rearrange(self.group_norm(x), "b c h w -> b 1 (h w) c")  # one head
+        h = F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h))
+        return x + rearrange(self.to_out[0](h), "b 1 (h w) c -> b c h w", h=x.shape[2])
 
 
 class Downsample(nn.Module):
@@ -169,7 +168,7 @@ class UNet(nn.Module):
         self.config = config
         widths, n = config.channels, config.blocks_per_level
         c_time = 4 * widths[0]
-        level = dict(c_time=c_time, groups=config.norm_groups, dropout=config.dropout)
+        level = {"c_time": c_time, "groups": config.norm_groups, "dropout": config.dropout}
 
         self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], c_time)

@@ -1,0 +1,138 @@
+"""Denoisers whose answer is known exactly, and the training-free S²-DM.
+
+A denoiser is any callable eps = denoiser(x, t): x (B, ...) floating, t (B,) timesteps, eps like x. The best one for a
+data distribution is E[ε | x_t]; for a Gaussian and for a mixture of Gaussians it has a formula, so that losses, samplers
+and theory can be tested without training anything.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+from .data import to_unit_range
+from .losses import Denoiser
+from .schedule import NoiseSchedule, per_image
+
+
+class GaussianDenoiser:
+    """E[ε | x_t] for data N(mean, covariance): √(1−ᾱ)·(ᾱ·Σ + (1−ᾱ)·I)⁻¹·(x_t − √ᾱ·mean).
+
+    mean: one data point's shape, D numbers in all; covariance: (D, D), or (D,) for a diagonal one.
+    Kept as eigenvalues (D,) and eigenvectors (D, D), in which every direction is a problem of its own.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor, schedule: NoiseSchedule):
+        covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        self.mean, self.schedule = torch.as_tensor(mean, dtype=torch.float64), schedule
+        d = self.mean.numel()
+        if tuple(covariance.shape) not in ((d,), (d, d)):
+            raise ValueError(f"covariance must be ({d},) or ({d}, {d}) for a mean of {d} numbers, not {tuple(covariance.shape)}.")
+        if covariance.ndim == 1:
+            self.eigenvalues, self.eigenvectors = covariance, None  # the axes are the eigenvectors
+        else:
+            self.eigenvalues, self.eigenvectors = torch.linalg.eigh(covariance)
+        if self.eigenvalues.min() < -1e-8 * self.eigenvalues.abs().max():
+            raise ValueError(f"covariance has the negative eigenvalue {self.eigenvalues.min():.3g}; no data has.")
+        self.eigenvalues = self.eigenvalues.clamp(min=0)
+
+    @classmethod
+    def fit(cls, x: Tensor, schedule: NoiseSchedule) -> "GaussianDenoiser":
+        """The Gaussian with the mean and covariance (over N − 1) of x, (N, ...); uint8 images are first scaled to −1..1."""
+        if len(x) < 2:
+            raise ValueError(f"a covariance needs at least 2 data points, not {len(x)}.")
+        total, scatter = 0.0, 0.0
+        scale = to_unit_range if x.dtype == torch.uint8 else torch.Tensor.double
+        shift = scale(x[:1]).flatten(1).double()  # near the mean, so that the difference below loses no digits
+        for part in x.split(5_000):  # in parts: the data set in float64 would not fit beside itself
+            part = scale(part).flatten(1).double() - shift
+            total, scatter = total + part.sum(0), scatter + part.T @ part
+        mean = total / len(x)
+        covariance = (scatter - len(x) * torch.outer(mean, mean)) / (len(x) - 1)
+        return cls((mean + shift[0]).reshape(x.shape[1:]), covariance, schedule)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if x.shape[1:] != self.mean.shape:
+            raise ValueError(f"x must be (B, {', '.join(map(str, self.mean.shape))}), not {tuple(x.shape)}.")
+        alpha_bar = self.schedule.alpha_bar_at(t)[:, None].to(x.device)  # (B, 1)
+        z = x.flatten(1).double() - alpha_bar.sqrt() * self.mean.flatten().to(x.device)  # (B, D)
+        noise = 1 - alpha_bar
+        if self.eigenvectors is not None:
+            z = z @ self.eigenvectors.to(x.device)
+        z = noise.sqrt() / (alpha_bar * self.eigenvalues.to(x.device) + noise) * z
+        if self.eigenvectors is not None:
+            z = z @ self.eigenvectors.T.to(x.device)
+        return z.reshape(x.shape).to(x.dtype)
+
+
+class MixtureDenoiser:
+    """E[ε | x_t] for data from K Gaussians with means (K, D), standard deviations (K,) and weights (K,).
+
+    std = 0 makes the data the K points themselves: the ideal denoiser of a finite data set. One number for std or
+    no weights mean: the same for all components.
+    """
+
+    def __init__(self, means: Tensor, std: Tensor | float, schedule: NoiseSchedule, weights: Tensor | None = None):
+        self.means, self.schedule = torch.as_tensor(means, dtype=torch.float64), schedule
+        if self.means.ndim != 2 or not len(self.means):
+            raise ValueError(f"means must be (K, D) with K at least 1, not {tuple(self.means.shape)}.")
+        k = len(self.means)
+        self.variance = torch.as_tensor(std, dtype=torch.float64).square().expand(k)
+        weights = torch.ones(k, dtype=torch.float64) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+        if weights.shape != (k,) or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {k} numbers above 0, one a component.")
+        self.weights = weights / weights.sum()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
+            raise ValueError(f"x must be (B, {self.means.shape[1]}), not {tuple(x.shape)}.")
+        means, variance, weights = (v.to(x.device) for v in (self.means, self.variance, self.weights))
+        alpha_bar = self.schedule.alpha_bar_at(t)[:, None].to(x.device)  # (B, 1)
+        noise = 1 - alpha_bar
+        spread = alpha_bar * variance + noise  # variance of x_t within a component, (B, K)
+        residual = x.double()[:, None] - alpha_bar.sqrt()[..., None] * means  # (B, K, D)
+        log_density = -residual.square().sum(2) / (2 * spread) - 0.5 * x.shape[1] * spread.log() + weights.log()
+        responsibility = log_density.softmax(dim=1)  # probability of each component given x_t, (B, K)
+        eps = noise.sqrt() * torch.einsum("bk,bkd->bd", responsibility / spread, residual)
+        return eps.to(x.dtype)
+
+
+class Shrunk:
+    """A denoiser times a number that may depend on t: ε ↦ s_t·ε, without any training.
+
+    With scale = `losses.shrinkage(schedule, skip, tau)` it is the minimiser of the S²-DM loss made from that of L_0;
+    with scale = 1/λ it is Epsilon Scaling (Ning et al., ICLR 2024). scale: one number, or (T,) numbers, read linearly
+    between timesteps.
+    """
+
+    def __init__(self, denoiser: Denoiser, scale: Tensor | float):
+        self.denoiser, self.scale = denoiser, torch.as_tensor(scale, dtype=torch.float64)
+        if self.scale.ndim > 1 or not bool(self.scale.isfinite().all()):
+            raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)}.")
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.scale.ndim == 0:
+            return self.denoiser(x, t) * self.scale.item()
+        if self.scale.device != x.device:
+            self.scale = self.scale.to(x.device)  # once; afterwards nothing is copied
+        last = len(self.scale) - 1
+        below = t.long().clamp(max=last)
+        scale = torch.lerp(self.scale[below], self.scale[(below + 1).clamp(max=last)], (t - below).double())
+        return per_image(scale, x) * self.denoiser(x, t)
+
+
+def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Variance of DDIM's samples (η = 0) for data N(0, v), with the exact ε times `scale`; a product over the steps.
+
+    With ε = g·x, g = s_t·√(1−ᾱ_t)/(ᾱ_t·v + 1 − ᾱ_t), one DDIM step multiplies x by
+    √(ᾱ_s/ᾱ_t)·(1 − √(1−ᾱ_t)·g) + √(1−ᾱ_s)·g. v: any shape; scale: one number or (T,). Returns the shape of v, float64.
+    """
+    v = torch.as_tensor(v, dtype=torch.float64)
+    scale = torch.as_tensor(scale, dtype=torch.float64).expand(schedule.T)
+    alpha_bar = schedule.alpha_bar.cpu()
+    factor = torch.ones_like(v)
+    grid = grid.tolist()
+    for t, s in zip(grid, grid[1:] + [None], strict=True):
+        now, then = alpha_bar[t], 1.0 if s is None else alpha_bar[s]
+        g = scale[t] * (1 - now).sqrt() / (now * v + 1 - now)
+        factor = factor * ((then / now) ** 0.5 * (1 - (1 - now).sqrt() * g) + math.sqrt(1 - then) * g)
+    return factor.square()

@@ -1,0 +1,81 @@
+"""Samplers: ways to walk from noise x_T to a picture x_0, all behind `sample` and `trajectory`.
+
+    x = sample(denoiser, x_T, schedule, sampler="ddim", steps=10)
+    for t, x_t, x0_hat in trajectory(denoiser, x_T, schedule, steps=10): ...
+"""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from ..losses import Denoiser
+from ..schedule import NoiseSchedule
+from .common import Step
+from .ddim import ddim
+from .ddpm import ddpm, ddpm_large
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What one needs to know about a sampler before running it."""
+
+    run: Callable[..., Iterator[Step]]  # see the families' files
+    title: str
+    order: int  # error falls like steps^−order on smooth problems; 0 for samplers that add noise
+    nfe: Callable[[int], int] = lambda steps: steps  # network evaluations for so many steps
+    takes_eta: bool = False
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddim": Sampler(ddim, "DDIM", order=1, takes_eta=True),
+    "ddpm": Sampler(ddpm, "DDPM, small variance", order=0),
+    "ddpm-large": Sampler(ddpm_large, "DDPM, large variance", order=0),
+}
+
+
+def sample(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10,
+           spacing: str = "uniform", eta: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    """Draw samples: x_T (B, ...) standard normal noise → x_0 like x_T.
+
+    steps, spacing: the time grid, see `schedule.timesteps`. eta: DDIM's noise level, 0 deterministic, 1 like DDPM.
+    generator: source of the noise that random samplers add. Raises ValueError as `trajectory` does.
+    """
+    x = x_T
+    for step in trajectory(denoiser, x_T, schedule, sampler, steps, spacing, eta, generator):
+        x = step.x
+    return x
+
+
+def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10,
+               spacing: str = "uniform", eta: float = 0.0, generator: torch.Generator | None = None) -> Iterator[Step]:
+    """The same walk, one `Step` (t, x_t, x̂_0) after each step: for plots, progress bars and widgets.
+
+    t is the timestep reached, −1 at the clean end (ᾱ = 1); x_t the state there; x̂_0 the picture the denoiser foresaw
+    on the way. Arguments are checked at once, not at the first step. Raises ValueError for steps outside 1..T, unknown
+    names, an x_T that is not floating, and a denoiser whose answer has another shape or is not finite.
+    """
+    if sampler not in SAMPLERS:
+        near = get_close_matches(str(sampler), SAMPLERS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.{hint}")
+    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1:
+        raise ValueError(f"x_T must be a floating tensor (B, ...), not {getattr(x_T, 'dtype', type(x_T).__name__)}.")
+    if eta and not SAMPLERS[sampler].takes_eta:
+        raise ValueError(f"eta = {eta} has no meaning for {sampler}; it belongs to DDIM.")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], not {eta}.")
+    grid = schedule.timesteps(steps, spacing).tolist()
+    noise = {"eta": eta, "generator": generator} if SAMPLERS[sampler].takes_eta else {"generator": generator}
+    return _without_gradients(SAMPLERS[sampler].run(denoiser, x_T, grid, schedule, **noise))
+
+
+def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
+    """Run each step in inference mode, and the caller's code between the steps not."""
+    while True:
+        with torch.inference_mode():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
