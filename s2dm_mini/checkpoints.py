@@ -17,7 +17,8 @@ from torch import Tensor
 from .data import write_whole
 from .unet import UNet, UNetConfig
 
-ZOO = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
+_PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
+ZOO = _PACKAGED if _PACKAGED.exists() else Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 MAX_BYTES = 2 << 30  # more than any preset's full training state
 
 
@@ -58,7 +59,7 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["s2dm_mini"])
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is a safetensors file, but not one of this package: its header has no `s2dm_mini` entry.") from error
@@ -75,12 +76,15 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UN
     """Read what `save_model` wrote: the network in float32, in eval mode, without gradients; and its training record."""
     tensors, header = read_tensors(path)
     try:
-        model = UNet(UNetConfig(**header["unet"]))
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        config = UNetConfig(**header["unet"])
+        with torch.device("meta"):  # shapes only: no weights are drawn, and a header cannot ask for more memory than the file holds
+            model = UNet(config)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} does not hold a network of this package: {reason}") from error
-    return model.to(device).eval().requires_grad_(False), header.get("record", {})
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not hold a network of this package: {type(error).__name__}, {reason[:300]}") from error
+    model = model.to(device, memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False), header.get("record", {})
 
 
 def zoo() -> dict[str, dict]:

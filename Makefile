@@ -1,0 +1,40 @@
+# make reproduce   run the notebook series (quick), results in build/reproduction/index.html
+# make test        lint, unit tests, notebooks
+# make lab         JupyterLab at notebook 00
+# All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: reproduce test lab lint unit notebooks clean
+
+reproduce: .venv/run.stamp
+	$(BIN)/python -m s2dm_mini reproduce
+
+test: lint unit notebooks
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+
+unit: .venv/test.stamp
+	$(BIN)/pytest tests
+
+notebooks: .venv/test.stamp
+	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+lab: .venv/run.stamp
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+clean:
+	rm -rf .venv build
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "Python 3.11 to 3.13 is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ .venv/run.stamp

@@ -1,0 +1,83 @@
+"""pyproject.toml is the one source of dependencies; environment.yml and constraints.txt must agree with it."""
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from rattler import MatchSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUN = [Requirement(text) for text in PROJECT["dependencies"]]
+TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def conda_specs() -> dict[str, str]:
+    """name → version range, as environment.yml has them; each is checked to be a valid conda spec."""
+    specs = {}
+    for text in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
+        MatchSpec(text, strict=True)
+        name, _, version = text.partition(" ")
+        specs[name] = version
+    return specs
+
+
+def test_environment_yml_has_the_same_ranges():
+    expected = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in RUN} | {"python": SpecifierSet(PROJECT["requires-python"])}
+    found = {name: SpecifierSet(version) for name, version in conda_specs().items() if name != "pip"}
+    assert found == expected
+
+
+def pins() -> dict[str, Version]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    found = {}
+    for line in lines:
+        name, equals, version = line.partition("==")
+        assert equals and "+" not in version, f"constraints.txt must pin exactly, without a build mark, not {line!r}"
+        found[canonical(name)] = Version(version)
+    return found
+
+
+@pytest.mark.parametrize("requirement", RUN + TEST, ids=lambda r: r.name)
+def test_constraints_lie_in_the_ranges(requirement):
+    version = pins()[canonical(requirement.name)]
+    assert version in requirement.specifier
+
+
+def test_what_the_package_imports_is_declared():
+    """Every third-party module that the library imports is a run dependency or comes with one that exists to bring it."""
+    comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib"}
+    declared = {canonical(r.name) for r in RUN}
+    optional = {"diffusers"}  # interop.py, imported only when it is used
+    for path in (ROOT / "s2dm_mini").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            for name in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names:
+                assert canonical(comes_with.get(name, name)) in declared | optional, f"{path.name} imports {name}"
+
+
+def test_importing_the_package_brings_no_heavy_module():
+    """design: at most 0.2 s over torch. What costs more than that must not come with the import."""
+    heavy = {"matplotlib", "accelerate", "papermill", "diffusers", "torchmetrics", "ipywidgets", "pooch", "tyro", "scipy"}
+    code = f"import sys, s2dm_mini; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_path_of_one_machine_in_notebooks_and_texts():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("data/**/*.md"), *ROOT.glob("data/**/*.json")]:
+        found = re.search(r"/(home|root|work|Users|tmp)/\w+", path.read_text())
+        assert not found, f"{path.name} holds {found.group(0)}"
