@@ -87,6 +87,11 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UN
     return model.eval().requires_grad_(False), header.get("record", {})
 
 
+def images_seen(record: dict) -> int:
+    """Images seen in all, those of the networks that this one was fine-tuned from included."""
+    return record["images_seen"] + (images_seen(record["started_from"]) if record.get("started_from") else 0)
+
+
 def zoo() -> dict[str, dict]:
     """The manifest of shipped checkpoints: name → file, sha256, config, data, images seen, loss."""
     try:
@@ -95,8 +100,8 @@ def zoo() -> dict[str, dict]:
         return {}
 
 
-def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNet:
-    """A shipped network by name, its file's SHA-256 checked first. Raises CheckpointError, naming the known ones."""
+def pretrained_file(name: str) -> Path:
+    """The file of a shipped network, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
     known = zoo()
     if name not in known:
         near = get_close_matches(str(name), known, n=1)
@@ -107,7 +112,12 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNet:
     if digest != known[name]["sha256"]:
         raise CheckpointError(f"{path} is not the file that was shipped: its SHA-256 is {digest[:12]}…, the manifest says "
                               f"{known[name]['sha256'][:12]}…. Restore it with `git checkout -- {path.name}` in its folder.")
-    return load_model(path, device)[0]
+    return path
+
+
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNet:
+    """A shipped network by name, checked as `pretrained_file` does."""
+    return load_model(pretrained_file(name), device)[0]
 
 
 def sha256(path: Path) -> str:

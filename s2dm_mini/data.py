@@ -5,10 +5,12 @@
 
 CIFAR-10 is looked for in the folder named by S2DM_DATA, else in the user's cache folder; `fetch_cifar10` puts it there.
 """
+import gzip
 import hashlib
 import math
 import os
 import tarfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,28 +128,32 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
 
 
 def unpack_cifar10(archive: Path, folder: Path) -> None:
-    """Unpack the six .bin files of the archive into folder/cifar-10-batches-bin, each written whole or not at all.
+    """Unpack the six .bin files of the archive into folder/cifar-10-batches-bin, once all six are read and found whole.
 
     Only plain files of the expected name and size are read, by name; links, other paths and anything else in the
-    archive are never touched.
+    archive are never touched. Raises DataError.
     """
+    size, contents = RECORD_BYTES * RECORDS_PER_FILE, {}
+    names = [name for split in CIFAR10_FILES.values() for name in split]
     target = folder / "cifar-10-batches-bin"
-    target.mkdir(parents=True, exist_ok=True)
-    wanted = {f"cifar-10-batches-bin/{name}": name for split in CIFAR10_FILES.values() for name in split}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
             for member in tar:
-                name = wanted.get(member.name.removeprefix("./"))
-                if name is None or not member.isreg():
+                inside, _, name = member.name.removeprefix("./").rpartition("/")
+                if inside != "cifar-10-batches-bin" or name not in names or not member.isreg():
                     continue
-                if member.size != RECORD_BYTES * RECORDS_PER_FILE:
-                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {RECORD_BYTES * RECORDS_PER_FILE:,}.")
-                write_whole(target / name, tar.extractfile(member).read())
-                wanted.pop(f"cifar-10-batches-bin/{name}")
-    except (tarfile.TarError, EOFError, OSError) as error:
+                if member.size != size:
+                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {size:,}.")
+                contents[name] = tar.extractfile(member).read()
+            while stream.read(1 << 20):  # to the end, where gzip compares its check sum
+                pass
+        if missing := [name for name in names if name not in contents]:
+            raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_whole(target / name, content)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive} could not be unpacked into {target} ({error}). Is it whole, and is there room on the disk?") from error
-    if wanted:
-        raise DataError(f"{archive} lacks {', '.join(sorted(wanted.values()))}: it is not CIFAR-10's binary archive.")
 
 
 def write_whole(path: Path, content: bytes) -> None:

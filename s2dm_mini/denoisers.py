@@ -54,7 +54,7 @@ class GaussianDenoiser:
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"x must be (B, {', '.join(map(str, self.mean.shape))}), not {tuple(x.shape)}.")
         alpha_bar = self.schedule.alpha_bar_at(t)[:, None].to(x.device)  # (B, 1)
-        z = x.flatten(1).double() - alpha_bar.sqrt() * self.mean.flatten().to(x.device)  # (B, D)
+        z = x.reshape(len(x), self.mean.numel()).double() - alpha_bar.sqrt() * self.mean.flatten().to(x.device)  # (B, D)
         noise = 1 - alpha_bar
         if self.eigenvectors is not None:
             z = z @ self.eigenvectors.to(x.device)
@@ -76,7 +76,10 @@ class MixtureDenoiser:
         if self.means.ndim != 2 or not len(self.means):
             raise ValueError(f"means must be (K, D) with K at least 1, not {tuple(self.means.shape)}.")
         k = len(self.means)
-        self.variance = torch.as_tensor(std, dtype=torch.float64).square().expand(k)
+        std = torch.as_tensor(std, dtype=torch.float64)
+        if tuple(std.shape) not in ((), (k,)):
+            raise ValueError(f"std must be one number or {k} of them, one a component, not of shape {tuple(std.shape)}.")
+        self.variance = std.square().expand(k)
         weights = torch.ones(k, dtype=torch.float64) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         if weights.shape != (k,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {k} numbers above 0, one a component.")
@@ -106,8 +109,9 @@ class Shrunk:
 
     def __init__(self, denoiser: Denoiser, scale: Tensor | float):
         self.denoiser, self.scale = denoiser, torch.as_tensor(scale, dtype=torch.float64)
-        if self.scale.ndim > 1 or not bool(self.scale.isfinite().all()):
-            raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)}.")
+        if self.scale.ndim > 1 or not self.scale.numel() or not bool(self.scale.isfinite().all()):
+            raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)} "
+                             f"with {int((~self.scale.isfinite()).sum())} that are not finite.")
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         if self.scale.ndim == 0:

@@ -66,8 +66,7 @@ def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading
 
     independent, expected: τ/(τ + (1−τ)c²); shared: (τ + (1−τ)c)/(τ + (1−τ)c²); 1 where t < skip.
     Setting the derivative of the mixture with respect to f to zero gives both in one line. Raises ValueError for
-    `output`, whose minimiser ties all timesteps together and is no multiple of E, and for τ = 0 with the first two,
-    which leave f = 0.
+    `output`, whose minimiser ties all timesteps together and is no multiple of E.
     """
     _check_reading(reading)
     _check_tau(tau)
@@ -94,10 +93,10 @@ def _skip_coefficient(schedule: NoiseSchedule, t: Tensor, skip: int) -> Tensor:
 
 def _skip_term(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule, skip: int, reading: str,
                generator: torch.Generator | None, eps: Tensor, f: Tensor) -> Tensor:
+    c = per_image(_skip_coefficient(schedule, t, skip), f)  # (B, 1, ...)
     if reading == "output":
         earlier = (t - skip).clamp(min=0)
         return _mean_square(f - denoiser(schedule.add_noise(x0, eps, earlier), earlier))
-    c = per_image(_skip_coefficient(schedule, t, skip), f)  # (B, 1, ...)
     if reading == "expected":
         return 1 + _mean_square(c * f)
     if reading == "independent":

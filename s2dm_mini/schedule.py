@@ -63,7 +63,7 @@ class NoiseSchedule:
             raise ValueError(f"t must lie in 0..{self.T - 1} for a schedule of T = {self.T} steps, not in {t.min()}..{t.max()}.")
         alpha_bar = self.alpha_bar.to(t.device)
         if not t.is_floating_point():
-            return alpha_bar[t]
+            return alpha_bar[t.long()]
         t = t.to(torch.float64)
         below = t.floor().long().clamp(max=self.T - 2)
         return torch.lerp(alpha_bar[below].log(), alpha_bar[below + 1].log(), t - below).exp()
@@ -109,7 +109,8 @@ def _uniform(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
 
 
 def _quadratic(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
-    return torch.linspace(0, (0.8 * T) ** 0.5, steps, dtype=torch.float64).square().long()
+    # In whole numbers: where the square is an integer, floats land on either side of it, from machine to machine.
+    return 4 * T * torch.arange(steps).square() // (5 * max(steps - 1, 1) ** 2)
 
 
 def _trailing(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
@@ -137,7 +138,7 @@ def timesteps(T: int, steps: int, spacing: str = "uniform", alpha_bar: Tensor | 
     trailing:  from T−1 downwards in equal strides
     logsnr:    equal strides in log ᾱ/(1−ᾱ), to the nearest timestep; needs alpha_bar
 
-    Rounding makes the last two repeat timesteps near an end where steps are many: repeats are removed, with a warning
+    Rounding makes quadratic repeat timesteps near 0, and logsnr near an end, where steps are many: repeats go, with a warning
     that says how many steps are left. Raises ValueError unless 1 <= steps <= T.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= T:

@@ -148,9 +148,9 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
     images = images if images is not None else load_data(config.data, PRESETS[config.preset].image_size)
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
-    pixels, run = images.pixels.to(device), _Run(config, images, device, bf16)
-
-    model = _new_model(config).to(device)
+    pixels = images.pixels.to(device)
+    model, started_from = _new_model(config)
+    model, run = model.to(device), _Run(config, images, device, bf16, started_from)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     if resume:
@@ -182,13 +182,15 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
                 loss = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator).mean() / len(my_shards)
             loss.backward()
             total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(weights, config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(weights, config.clip)
+        total += 0 * norm  # a gradient that is not finite makes the loss NaN: weights it has spoilt are never saved
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (run.step + 1) / max(config.warmup, 1))
         optimizer.step()
         optimizer.zero_grad()
         run.step += 1
         decay = min(config.ema_decay, (1 + run.step) / (10 + run.step)) if config.ema_ramp else config.ema_decay
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        with torch.no_grad():  # else the averages would remember every step
+            torch._foreach_lerp_(averages, weights, 1 - decay)
 
         # --- every log_every steps: look at the loss, say how it goes, save
         if run.step % config.log_every == 0 or run.progress() >= 1:
@@ -208,6 +210,8 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
             if rank == 0 and config.out and (done or tick - last_save >= 60 * config.save_minutes):
                 run.save(model, ema, optimizer)
                 last_save = time.monotonic()
+            if accelerator and done:
+                accelerator.wait_for_everyone()  # whoever goes on from here may read what rank 0 has just written
             try:
                 yield TrainRecord(run.step, run.loss, run.step * config.batch, speed, run.minutes, run.progress(), ema)
             except GeneratorExit:
@@ -220,10 +224,11 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
 class _Run:
     """Where a training stands, and how that is written down and read back."""
 
-    def __init__(self, config: TrainConfig, images: data.Images, device: torch.device, bf16: bool):
+    def __init__(self, config: TrainConfig, images: data.Images, device: torch.device, bf16: bool, started_from: dict | None):
         self.config, self.step, self.minutes, self.loss = config, 0, 0.0, float("nan")
         self.facts = {"data": images.name, "data_images": len(images), "data_sha256": data.fingerprint(images),
-                      "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__}
+                      "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__,
+                      "started_from": started_from}
 
     def progress(self) -> float:
         c = self.config
@@ -250,35 +255,46 @@ class _Run:
     def load(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
         path = Path(self.config.out) / "state.safetensors"
         tensors, header = checkpoints.read_tensors(path)
-        before, now = header["record"]["config"], asdict(self.config)
-        for name in (f.name for f in fields(self.config) if f.name not in FREE_ON_RESUME):
-            if before.get(name) != now[name]:
-                raise TrainingError(f"{path} was trained with {name} = {before.get(name)!r}, this run asks for {now[name]!r}. "
-                                    f"Resume with the same value, or train anew in another folder.")
-        if header["record"]["data_sha256"] != self.facts["data_sha256"]:
-            raise TrainingError(f"{path} was trained on other images than these ({header['record']['data']}, "
-                                f"hash {header['record']['data_sha256']}).")
+        now = asdict(self.config)
         pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
-        model.load_state_dict(pick("model."))
-        ema.load_state_dict(pick("ema."))
-        adam = optimizer.state_dict()
-        adam["state"] = {i: pick(f"adam.{i}.") for i in range(len(adam["param_groups"][0]["params"]))}
-        optimizer.load_state_dict(adam)
-        self.step, self.minutes, self.loss = header["record"]["steps"], header["minutes"], header["record"]["loss"]
+        try:
+            record = header["record"]
+            before = record["config"]
+            for name in (f.name for f in fields(self.config) if f.name not in FREE_ON_RESUME):
+                if before.get(name) != now[name]:
+                    raise TrainingError(f"{path} was trained with {name} = {before.get(name)!r}, this run asks for {now[name]!r}. "
+                                        f"Resume with the same value, or train anew in another folder.")
+            if record["data_sha256"] != self.facts["data_sha256"]:
+                raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
+            self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
+            model.load_state_dict(pick("model."))
+            ema.load_state_dict(pick("ema."))
+            adam = optimizer.state_dict()
+            adam["state"] = {i: {name: _laid_out_like(weight, value) for name, value in pick(f"adam.{i}.").items()}
+                             for i, weight in enumerate(optimizer.param_groups[0]["params"])}
+            optimizer.load_state_dict(adam)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise checkpoints.CheckpointError(f"{path} is not the state of a training: {type(error).__name__}, "
+                                              f"{' '.join(str(error).split())[:300]}") from error
 
 
-def _new_model(config: TrainConfig) -> UNet:
-    """The network to start from: fresh weights drawn from the seed, or a checkpoint's."""
+def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
+    """A moment of Adam in its weight's order of memory: the fused Adam walks through both side by side."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value  # the step count is one number
+
+
+def _new_model(config: TrainConfig) -> tuple[UNet, dict | None]:
+    """The network to start from, and its training record: fresh weights drawn from the seed, or a checkpoint's."""
     unet = PRESETS[config.preset]
     if config.start is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
-            return UNet(unet)
+            return UNet(unet), None
     known = config.start in checkpoints.zoo()
-    model = checkpoints.load_pretrained(config.start) if known else checkpoints.load_model(config.start)[0]
+    model, record = checkpoints.load_model(checkpoints.pretrained_file(config.start) if known else config.start)
     if replace(model.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network: it has {model.config}.")
-    return model.requires_grad_(True)
+    return model.requires_grad_(True), record
 
 
 class _dropout_seed:
@@ -307,6 +323,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere Python's own word for the processor must do
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     model = names[0] if names else platform.processor() or platform.machine()
     return f"{model}, {torch.get_num_threads()} threads"

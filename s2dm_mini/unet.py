@@ -35,6 +35,12 @@ class UNetConfig:
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels must name at least one positive width, not {self.channels}.")
+        if self.channels[0] < 4 or self.channels[0] % 2:
+            raise ValueError(f"the first of channels must be even and at least 4, not {self.channels[0]}: "
+                             f"t enters as that many sines and cosines.")
+        if min(self.image_size, self.image_channels, self.norm_groups) < 1:
+            raise ValueError(f"image_size, image_channels and norm_groups must be at least 1, "
+                             f"not {self.image_size}, {self.image_channels} and {self.norm_groups}.")
         if any(c % self.norm_groups for c in self.channels):
             raise ValueError(f"channels {self.channels} must all be multiples of norm_groups = {self.norm_groups}.")
         if self.image_size % 2 ** (len(self.channels) - 1):

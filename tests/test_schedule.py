@@ -1,0 +1,199 @@
+"""ᾱ, what is computed from it, and the time grids, each against its formula written a second time."""
+import math
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from s2dm_mini.schedule import SPACINGS, NoiseSchedule, timesteps
+
+LINEAR_BETA = np.linspace(1e-4, 0.02, 1000)
+
+
+@pytest.mark.parametrize(("T", "start", "end"), [(2, 1e-4, 0.02), (50, 1e-3, 0.2), (1000, 1e-4, 0.02)])
+def test_linear_alpha_bar(T, start, end):
+    schedule = NoiseSchedule.linear(T, start, end)
+    assert schedule.T == T and schedule.alpha_bar.dtype == torch.float64
+    np.testing.assert_allclose(schedule.alpha_bar.numpy(), np.cumprod(1 - np.linspace(start, end, T)), rtol=1e-13)
+
+
+def test_linear_ends_where_ddpm_says():
+    alpha_bar = NoiseSchedule.linear().alpha_bar
+    assert alpha_bar[0].item() == pytest.approx(1 - 1e-4, abs=1e-15)
+    assert alpha_bar[-1].item() == pytest.approx(4.0358e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize("T", [2, 20, 1000])
+def test_cosine_alpha_bar(T):
+    def f(u):
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    wanted, signal = [], 1.0
+    for t in range(T):
+        signal *= 1 - min(0.999, 1 - f((t + 1) / T) / f(t / T))
+        wanted.append(signal)
+    np.testing.assert_allclose(NoiseSchedule.cosine(T).alpha_bar.numpy(), wanted, rtol=1e-11)
+    if T == 1000:  # away from the cap, ᾱ is the squared cosine itself
+        assert NoiseSchedule.cosine(T).alpha_bar[499].item() == pytest.approx(f(0.5) / f(0), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5,), (5, 2), (5, 3, 4, 4)])
+def test_add_noise_and_its_inverse(shape, dtype):
+    schedule, generator = NoiseSchedule.linear(), torch.Generator().manual_seed(1)
+    x0, eps = torch.randn(2, *shape, generator=generator, dtype=dtype)
+    t = torch.tensor([0, 1, 250, 600, 999])
+    x_t = schedule.add_noise(x0, eps, t)
+    for i in range(5):
+        signal = np.prod(1 - LINEAR_BETA[: t[i] + 1])
+        wanted = math.sqrt(signal) * x0[i].double().numpy() + math.sqrt(1 - signal) * eps[i].double().numpy()
+        np.testing.assert_allclose(x_t[i].numpy(), wanted, atol=1e-6 if dtype == torch.float32 else 1e-13)
+    assert x_t.dtype == dtype
+    # Dividing by √ᾱ_999 = 0.006 magnifies rounding about 160 times.
+    torch.testing.assert_close(schedule.predict_x0(x_t, eps, t), x0, rtol=0, atol=2e-4 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("skip", [1, 9, 49, 999])
+def test_alpha_skip_is_the_product_of_the_skipped_steps(skip):
+    t = torch.tensor(sorted({0, skip - 1, skip, min(skip + 1, 999), 500, 999}))
+    a = NoiseSchedule.linear().alpha_skip(t, skip)
+    wanted = [np.prod(1 - LINEAR_BETA[i - skip + 1: i + 1]) if i >= skip else 1.0 for i in t.tolist()]
+    np.testing.assert_allclose(a.numpy(), wanted, rtol=1e-12)
+    assert a.dtype == torch.float64 and bool((a[t >= skip] < 1).all())
+
+
+def test_alpha_bar_between_timesteps_is_linear_in_its_log():
+    schedule = NoiseSchedule.cosine(100)
+    t = torch.tensor([[0.0, 0.25, 17.5], [42.0, 98.75, 99.0]])
+    wanted = np.exp(np.interp(t.numpy(), np.arange(100), np.log(schedule.alpha_bar.numpy())))
+    np.testing.assert_allclose(schedule.alpha_bar_at(t).numpy(), wanted, rtol=1e-12)
+    for dtype in (torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64):
+        whole = schedule.alpha_bar_at(torch.tensor([0, 3, 99], dtype=dtype))
+        torch.testing.assert_close(whole, schedule.alpha_bar[[0, 3, 99]], rtol=1e-14, atol=0)
+    assert schedule.alpha_bar_at(torch.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("t", [-1, 100, -0.5, 99.01, math.nan])
+def test_timesteps_outside_the_schedule_are_refused(t):
+    with pytest.raises(ValueError, match=r"0\.\.99 .*T = 100"):
+        NoiseSchedule.cosine(100).alpha_bar_at(torch.tensor([5, t]))
+
+
+def test_schedule_moves_with_its_table():
+    moved = NoiseSchedule.linear(10).to("meta")
+    assert moved.alpha_bar.device.type == "meta" and moved.T == 10
+
+
+# ------------------------------------------------------------------------------------------------- time grids
+
+def uniform(T, steps):
+    return [i * (T // steps) for i in range(steps)]
+
+
+def quadratic(T, steps):
+    """⌊0.8·T·(i/(steps−1))²⌋ in exact fractions."""
+    return [math.floor(Fraction(4 * T, 5) * Fraction(i, max(steps - 1, 1)) ** 2) for i in range(steps)]
+
+
+def trailing(T, steps):
+    return [round(T - Fraction(i * T, steps)) - 1 for i in range(steps)]
+
+
+@pytest.mark.parametrize("formula", [uniform, quadratic, trailing])
+@pytest.mark.parametrize("T", [2, 7, 100, 1000])
+def test_grids(T, formula):
+    for steps in sorted({1, 2, min(5, T), min(7, T), T // 2, T * 3 // 4, T}):
+        wanted = sorted(set(formula(T, steps)), reverse=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if len(wanted) == steps else "ignore")
+            grid = timesteps(T, steps, formula.__name__)
+        assert grid.dtype == torch.int64 and grid.tolist() == wanted
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50, 100, 1000])
+def test_quadratic_grid_is_ddims_own(steps):
+    squares = np.linspace(0, np.sqrt(1000 * 0.8), steps) ** 2
+    wanted = sorted({int(s) for s in squares}, reverse=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert timesteps(1000, steps, "quadratic").tolist() == wanted
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule.linear(), NoiseSchedule.cosine(200)], ids=["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 7])
+def test_logsnr_grid(schedule, steps):
+    alpha_bar = schedule.alpha_bar.numpy()
+    log_snr = np.log(alpha_bar / (1 - alpha_bar))
+    stride = (log_snr[-1] - log_snr[0]) / max(steps - 1, 1)
+    wanted = [min(range(schedule.T), key=lambda t: abs(log_snr[t] - log_snr[0] - i * stride)) for i in range(steps)]
+    assert schedule.timesteps(steps, "logsnr").tolist() == wanted[::-1]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_grids_fall_strictly_within_the_schedule(spacing):
+    for schedule in (NoiseSchedule.linear(), NoiseSchedule.cosine(37)):
+        for steps in (1, 2, 10, 36, schedule.T):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                grid = schedule.timesteps(steps, spacing)
+            assert 1 <= len(grid) <= steps and grid[0] < schedule.T and grid[-1] >= 0
+            assert bool((grid.diff() < 0).all())
+
+
+@pytest.mark.parametrize("spacing", ["quadratic", "logsnr"])
+def test_repeated_timesteps_are_removed_with_a_warning(spacing):
+    schedule = NoiseSchedule.linear()
+    with pytest.warns(UserWarning, match=rf"{spacing} grid of 500 steps .* (\d+) different") as warned:
+        grid = schedule.timesteps(500, spacing)
+    assert len(grid) < 500 and f" {len(grid)} different" in str(warned[0].message)
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+@pytest.mark.parametrize("steps", [0, -3, 1001, 2.5, True, "10", None])
+def test_bad_numbers_of_steps(steps):
+    with pytest.raises(ValueError, match=rf"steps .*1\.\.1000 .*{steps!r}"):
+        timesteps(1000, steps)
+
+
+def test_bad_spacings():
+    with pytest.raises(ValueError, match="uniform, quadratic, trailing, logsnr, not 'quadratc'"):
+        timesteps(1000, 10, "quadratc")
+    with pytest.raises(ValueError, match=r"schedule\.timesteps"):
+        timesteps(1000, 10, "logsnr")
+
+
+@pytest.mark.parametrize("skip", [0, -1, 100, 9.0, True, None])
+def test_bad_skips(skip):
+    with pytest.raises(ValueError, match=rf"skip .*1\.\.99 .*{skip!r}"):
+        NoiseSchedule.linear(100).alpha_skip(torch.tensor([50]), skip)
+
+
+@pytest.mark.parametrize("T", [1, 0, -5, 10.0, True])
+@pytest.mark.parametrize("make", [NoiseSchedule.linear, NoiseSchedule.cosine])
+def test_bad_lengths(make, T):
+    with pytest.raises(ValueError, match=f"T must be .*2, not {T!r}"):
+        make(T)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 0.02), (0.03, 0.02), (1e-4, 1.0)])
+def test_bad_betas(start, end):
+    with pytest.raises(ValueError, match=f"beta_start = {start}, beta_end = {end}"):
+        NoiseSchedule.linear(10, start, end)
+
+
+@pytest.mark.parametrize(("alpha_bar", "said"), [
+    ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
+    ([0.5, math.nan], "strictly"),
+])
+def test_bad_tables(alpha_bar, said):
+    with pytest.raises(ValueError, match=said):
+        NoiseSchedule(torch.tensor(alpha_bar))
+
+
+@pytest.mark.parametrize(("eps", "t"), [((2, 4), (2,)), ((2, 3), (3,)), ((2, 3), (2, 1))])
+def test_shapes_that_do_not_fit(eps, t):
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        NoiseSchedule.linear(10).add_noise(torch.zeros(2, 3), torch.zeros(eps), torch.zeros(t, dtype=torch.int64))

@@ -1,0 +1,182 @@
+"""The network: its five sizes, and diffusers' UNet2DModel as the second opinion."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from s2dm_mini.unet import PRESETS, UNet, UNetConfig, timestep_embedding
+
+PARAMETERS = {"tiny": 280_755, "nano": 1_525_411, "compact": 7_238_563, "paper": 35_746_307, "paper64": 78_700_803}
+SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
+
+
+def diffusers_twin(config):
+    """The same architecture, as diffusers' configuration spells it."""
+    from diffusers import UNet2DModel
+
+    attends = [i in config.attention_levels for i in range(len(config.channels))]
+    return UNet2DModel(
+        sample_size=config.image_size, in_channels=config.image_channels, out_channels=config.image_channels,
+        block_out_channels=config.channels, layers_per_block=config.blocks_per_level, dropout=config.dropout,
+        down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        up_block_types=["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        freq_shift=1, flip_sin_to_cos=False, downsample_padding=0, attention_head_dim=None,
+        norm_num_groups=config.norm_groups, norm_eps=1e-6)
+
+
+def with_random_weights(config, seed=0):
+    """A network that predicts something: fresh ones answer 0."""
+    model, generator = UNet(config).eval(), torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+    return model.requires_grad_(False)
+
+
+def batch(config, n=2, seed=1):
+    size = config.image_size
+    return torch.randn(n, config.image_channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------------------------------------------- presets
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_diffusers_networks_parameter_for_parameter(preset):
+    with torch.device("meta"):  # shapes alone, no memory
+        ours, theirs = UNet(PRESETS[preset]), diffusers_twin(PRESETS[preset])
+    shapes = [{name: v.shape for name, v in model.state_dict().items()} for model in (ours, theirs)]
+    norms = [{name: (m.num_groups, m.eps) for name, m in model.named_modules() if isinstance(m, torch.nn.GroupNorm)}
+             for model in (ours, theirs)]
+    assert shapes[0] == shapes[1] and norms[0] == norms[1]
+    assert sum(p.numel() for p in ours.parameters()) == PARAMETERS[preset]
+
+
+@pytest.mark.parametrize("config", [
+    *(pytest.param(PRESETS[name], id=name) for name in ("tiny", "nano", "compact", "paper")),
+    pytest.param(SMALL, id="small"),
+    pytest.param(replace(SMALL, image_channels=1, blocks_per_level=3, attention_levels=()), id="grey, no attention"),
+    pytest.param(replace(SMALL, channels=(8,), attention_levels=(0,)), id="one level"),
+])
+def test_forward_is_that_of_diffusers(config):
+    ours, theirs = with_random_weights(config), diffusers_twin(config).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x, t = batch(config), torch.tensor([3, 871])
+    with torch.no_grad():
+        eps, wanted = ours(x, t), theirs(x, t).sample
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(eps, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("preset", "gflop"), [("tiny", 0.03), ("nano", 0.5)])
+def test_cost_of_the_small_presets(preset, gflop):
+    config = PRESETS[preset]
+    with FlopCounterMode(display=False) as counter:
+        UNet(config)(batch(config, 1), torch.zeros(1))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.2)
+
+
+def test_paper_preset_is_the_released_setting():
+    config = PRESETS["paper"]
+    assert (config.channels, config.blocks_per_level, config.dropout) == ((128, 256, 256, 256), 2, 0.1)
+    assert [config.image_size // 2**level for level in config.attention_levels] == [16]
+    celeba = PRESETS["paper64"]
+    assert (celeba.image_size, celeba.channels) == (64, (128, 256, 256, 256, 512))
+    assert [celeba.image_size // 2**level for level in celeba.attention_levels] == [16]
+
+
+# -------------------------------------------------------------------------------------------------- behaviour
+
+def test_a_fresh_network_predicts_nothing():
+    model = UNet(SMALL)
+    assert (model(batch(SMALL), torch.tensor([0, 999])) == 0).all()
+
+
+def test_timestep_embedding():
+    t = torch.tensor([0.0, 1.0, 42.5, 999.0])
+    for dim in (4, 32, 128):
+        frequency = np.array([10_000 ** (-i / (dim // 2 - 1)) for i in range(dim // 2)])
+        angle = t.double().numpy()[:, None] * frequency
+        wanted = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+        np.testing.assert_allclose(timestep_embedding(t, dim).numpy(), wanted, atol=1e-4)  # float32: 999 keeps 4 decimals
+    assert timestep_embedding(torch.tensor([7]), 4).equal(timestep_embedding(torch.tensor([7.0]), 4))
+
+
+def test_whole_and_float_timesteps_agree_and_matter():
+    model, x = with_random_weights(SMALL), batch(SMALL)
+    eps = model(x, torch.tensor([5, 900]))
+    assert eps.equal(model(x, torch.tensor([5.0, 900.0])))
+    assert (eps - model(x, torch.tensor([6, 800]))).abs().max() > 1e-3
+
+
+def test_images_of_a_batch_do_not_meet():
+    model, x, t = with_random_weights(SMALL), batch(SMALL, 5), torch.tensor([0, 10, 200, 600, 999])
+    alone = torch.cat([model(x[i:i + 1], t[i:i + 1]) for i in range(5)])
+    torch.testing.assert_close(model(x, t), alone, rtol=1e-5, atol=1e-5)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(model(x[order], t[order]), alone[order], rtol=1e-5, atol=1e-5)
+
+
+def test_eps_is_like_x():
+    model = with_random_weights(SMALL)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        eps = model(batch(SMALL).to(dtype), torch.tensor([1, 2]))
+        assert eps.dtype == dtype and eps.is_contiguous()
+    assert model(batch(SMALL, 0), torch.zeros(0)).shape == (0, 3, 8, 8)
+
+
+def test_every_parameter_learns():
+    model = with_random_weights(SMALL).requires_grad_(True)
+    model(batch(SMALL), torch.tensor([1, 500])).square().mean().backward()
+    # A key's bias adds the same to every position's score, which softmax takes out again.
+    still = {name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-6}
+    assert all(name.endswith("to_k.bias") for name in still)
+
+
+def test_dropout_only_while_training():
+    model = with_random_weights(replace(SMALL, dropout=0.5))
+    x, t = batch(SMALL), torch.tensor([1, 500])
+    assert model(x, t).equal(model(x, t))
+    assert not model.train()(x, t).equal(model(x, t))
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+@pytest.mark.parametrize(("x", "t", "said"), [
+    ((2, 3, 16, 16), (2,), r"3×8×8 .* not \(2, 3, 16, 16\)"),
+    ((2, 1, 8, 8), (2,), r"3×8×8 .* not \(2, 1, 8, 8\)"),
+    ((3, 8, 8), (3,), r"\(B, 3, 8, 8\), not \(3, 8, 8\)"),
+    ((2, 3, 8, 8), (3,), r"one timestep an image, shape \(2,\), not \(3,\)"),
+    ((2, 3, 8, 8), (), r"shape \(2,\), not \(\)"),
+])
+def test_wrong_shapes(x, t, said):
+    with pytest.raises(ValueError, match=said):
+        UNet(SMALL)(torch.zeros(x), torch.zeros(t))
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"channels": ()}, r"at least one positive width, not \(\)"),
+    ({"channels": (32, 0)}, r"positive width, not \(32, 0\)"),
+    ({"channels": (32, 48)}, r"\(32, 48\) .* multiples of norm_groups = 32"),
+    ({"channels": (9, 9), "norm_groups": 3}, "even and at least 4, not 9"),
+    ({"channels": (2, 2), "norm_groups": 2}, "even and at least 4, not 2"),
+    ({"norm_groups": 0}, "at least 1, not 32, 3 and 0"),
+    ({"image_channels": 0}, "at least 1, not 32, 0 and 32"),
+    ({"image_size": 0}, "at least 1, not 0, 3 and 32"),
+    ({"image_size": 36}, "image_size 36 cannot be halved 3 times.*multiple of 8"),
+    ({"attention_levels": (1, 4)}, r"\(1, 4\) must lie in 0\.\.3"),
+    ({"attention_levels": (-1,)}, r"\(-1,\) must lie in 0\.\.3"),
+    ({"blocks_per_level": 0}, r"not 0 and 0\.1"),
+    ({"dropout": 1.0}, r"not 2 and 1\.0"),
+])
+def test_impossible_configurations(change, said):
+    with pytest.raises(ValueError, match=said):
+        UNetConfig(**change)
+
+
+def test_configuration_survives_json():
+    import json
+
+    for config in PRESETS.values():
+        assert UNetConfig(**json.loads(json.dumps(config.to_dict()))) == config
