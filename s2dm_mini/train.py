@@ -132,6 +132,9 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
     """
     if resume and config.out is None:
         raise ValueError("to resume, set out to the folder of the run.")
+    if not resume and config.out is not None and (Path(config.out) / "state.safetensors").exists():
+        raise TrainingError(f"{config.out} already holds a training, which this one would overwrite: resume it, choose another folder, "
+                            f"or delete its state.safetensors.")
     ranks, accelerator = int(os.environ.get("WORLD_SIZE", 1)), None
     if ranks > 1:
         from accelerate import Accelerator

@@ -6,32 +6,43 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
-from .common import Step
+from .common import NoisePredictor, Step, check_devices
 from .ddim import ddim
 from .ddpm import ddpm, ddpm_large
+from .deis import deis
+from .dpm_solver import dpm_solver_pp
+from .pndm import f_pndm, plms, s_pndm
 
 
 @dataclass(frozen=True)
 class Sampler:
     """What one needs to know about a sampler before running it."""
 
-    run: Callable[..., Iterator[Step]]  # see the families' files
+    run: Callable[..., Iterator[Step]]  # run(predict, x_T, grid, schedule, generator=...), see the families' files
     title: str
     order: int  # error falls like steps^−order on smooth problems; 0 for samplers that add noise
-    nfe: Callable[[int], int] = lambda steps: steps  # network evaluations for so many steps
+    # Network evaluations for so many steps. Grids may lose steps to rounding: nfe(len(schedule.timesteps(steps, spacing))).
+    nfe: Callable[[int], int] = lambda steps: steps
     takes_eta: bool = False
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "ddim": Sampler(ddim, "DDIM", order=1, takes_eta=True),
     "ddpm": Sampler(ddpm, "DDPM, small variance", order=0),
     "ddpm-large": Sampler(ddpm_large, "DDPM, large variance", order=0),
+    "ddim": Sampler(ddim, "DDIM", order=1, takes_eta=True),
+    "s-pndm": Sampler(s_pndm, "S-PNDM", order=2, nfe=lambda steps: steps + min(steps - 1, 1)),
+    "f-pndm": Sampler(f_pndm, "F-PNDM", order=2, nfe=lambda steps: steps + 3 * min(steps - 1, 3)),
+    "plms": Sampler(plms, "PLMS (iPNDM)", order=2),
+    **{f"tab-deis-{q}": Sampler(partial(deis, q=q, variable="t"), f"tAB-DEIS, q = {q}", order=q + 1) for q in range(4)},
+    **{f"rhoab-deis-{q}": Sampler(partial(deis, q=q, variable="rho"), f"ρAB-DEIS, q = {q}", order=q + 1) for q in range(1, 4)},
+    "dpm-solver++": Sampler(dpm_solver_pp, "DPM-Solver++(2M)", order=2),
 }
 
 
@@ -45,6 +56,7 @@ def sample(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: st
     x = x_T
     for step in trajectory(denoiser, x_T, schedule, sampler, steps, spacing, eta, generator):
         x = step.x
+        del step  # and x̂_0 with it, before the next network call
     return x
 
 
@@ -54,28 +66,35 @@ def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler
 
     t is the timestep reached, −1 at the clean end (ᾱ = 1); x_t the state there; x̂_0 the picture the denoiser foresaw
     on the way. Arguments are checked at once, not at the first step. Raises ValueError for steps outside 1..T, unknown
-    names, an x_T that is not floating, and a denoiser whose answer has another shape or is not finite.
+    names, an x_T that is not floating or not finite, devices that differ, and a denoiser whose answer has another shape or
+    is not finite; on a GPU what is not finite is reported after the last step, so that the host need not wait at each.
     """
     if sampler not in SAMPLERS:
         near = get_close_matches(str(sampler), SAMPLERS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.{hint}")
     if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1:
-        raise ValueError(f"x_T must be a floating tensor (B, ...), not {getattr(x_T, 'dtype', type(x_T).__name__)}.")
+        found = f"{x_T.dtype} of shape {tuple(x_T.shape)}" if isinstance(x_T, Tensor) else type(x_T).__name__
+        raise ValueError(f"x_T must be a floating tensor (B, ...), not {found}.")
     if eta and not SAMPLERS[sampler].takes_eta:
         raise ValueError(f"eta = {eta} has no meaning for {sampler}; it belongs to DDIM.")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], not {eta}.")
+    check_devices(denoiser, x_T, generator)
     grid = schedule.timesteps(steps, spacing).tolist()
+    predict = NoisePredictor(denoiser, x_T, len(grid), check_each_call=x_T.device.type == "cpu")
     noise = {"eta": eta, "generator": generator} if SAMPLERS[sampler].takes_eta else {"generator": generator}
-    return _without_gradients(SAMPLERS[sampler].run(denoiser, x_T, grid, schedule, **noise))
+    return _walk(SAMPLERS[sampler].run(predict, x_T, grid, schedule, **noise), predict)
 
 
-def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
+def _walk(steps: Iterator[Step], predict: NoisePredictor) -> Iterator[Step]:
     """Run each step in inference mode, and the caller's code between the steps not."""
     while True:
         with torch.inference_mode():
             step = next(steps, None)
         if step is None:
-            return
+            break
         yield step
+        del step  # x̂_0 is the caller's now; the next network call may need its room
+        predict.step += 1
+    predict.check()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
@@ -28,21 +28,70 @@ def pairs(grid: list[int]) -> Iterator[tuple[int, int]]:
 
 
 class AlphaBar:
-    """ᾱ as a float, for a timestep of the schedule or CLEAN."""
+    """ᾱ as a float, for a timestep of the schedule, a time between two of them, or CLEAN.
+
+    A schedule kept on a GPU is read once, before the first step.
+    """
 
     def __init__(self, schedule: NoiseSchedule):
-        self.schedule = NoiseSchedule.to(schedule, "cpu")
+        self.schedule = schedule.to("cpu")
 
     def __call__(self, t: float) -> float:
-        return 1.0 if t == CLEAN else self.schedule.alpha_bar_at(torch.tensor(t)).item()
+        dtype = torch.int64 if isinstance(t, int) else torch.float64
+        return 1.0 if t == CLEAN else self.schedule.alpha_bar_at(torch.tensor(t, dtype=dtype)).item()
 
 
-def predict_noise(denoiser: Denoiser, x: Tensor, t: float) -> Tensor:
-    """eps = denoiser(x, t) for the whole batch at one time, its shape and (on CPU) its values checked."""
-    eps = denoiser(x, torch.full((len(x),), t, device=x.device))
-    if eps.shape != x.shape:
-        raise ValueError(f"at t = {t} the denoiser returned {tuple(eps.shape)} for an x of {tuple(x.shape)}; it must return one ε a number of x.")
-    if eps.device.type == "cpu" and not eps.isfinite().all():
-        raise ValueError(f"at t = {t} the denoiser returned NaN or infinite values; the input "
-                         f"{'was finite' if x.isfinite().all() else 'was already not finite'}.")
-    return eps
+def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:
+    """x̂_0 = (x_t − √(1−ᾱ_t)·ε)/√ᾱ_t, like x."""
+    return (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
+
+
+class NoisePredictor:
+    """eps = predict(x, t): the denoiser, asked for a whole batch x (B, ...) at one time t, and its answer checked.
+
+    The shape is checked at each call. Whether the values are finite is checked on the device, which only notes the number
+    of the first bad tensor; `check` reads the note and raises. On a CPU that happens at each call; on a GPU reading makes
+    the host wait, so `trajectory` reads once, after the last step.
+    """
+
+    def __init__(self, denoiser: Denoiser, x_T: Tensor, steps: int, check_each_call: bool):
+        self.denoiser, self.steps, self.check_each_call = denoiser, steps, check_each_call
+        self.step = 1  # the step under way, counted by `trajectory`
+        self.seen = []  # what each tensor looked at was, in words
+        self.first_bad = torch.full((), torch.iinfo(torch.int64).max, device=x_T.device)
+        self._look_at(x_T, "x_T holds NaN or infinite values.")
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:
+        # Whole timesteps travel as integers, so that denoisers may look them up in tables.
+        eps = self.denoiser(x, torch.full((len(x),), int(t) if t == int(t) else t, device=x.device))
+        where = f"at t = {t:g}, in step {self.step} of {self.steps},"
+        if not isinstance(eps, Tensor) or eps.shape != x.shape or eps.device != x.device:
+            answer = f"{tuple(eps.shape)} on {eps.device}" if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
+            raise ValueError(f"{where} the denoiser returned {answer} for an x of {tuple(x.shape)} on {x.device}; "
+                             "it must return one tensor like x, the predicted noise.")
+        self._look_at(eps, f"{where} the denoiser returned NaN or infinite values.")
+        return eps.to(x.dtype)
+
+    def _look_at(self, tensor: Tensor, complaint: str) -> None:
+        bad = ~tensor.isfinite().all()
+        self.first_bad = torch.where(bad, self.first_bad.clamp(max=len(self.seen)), self.first_bad)
+        self.seen.append(complaint)
+        if self.check_each_call:
+            self.check()
+
+    def check(self) -> None:
+        """Raise ValueError if anything so far was not finite, naming the first: its t and its step."""
+        first = int(self.first_bad)
+        if first < len(self.seen):
+            raise ValueError(self.seen[first])
+
+
+def check_devices(denoiser: Denoiser, x_T: Tensor, generator: torch.Generator | None) -> None:
+    """Raise ValueError unless network, noise and its generator share a device, as far as that shows before the first call."""
+    weight = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
+    if weight is not None and weight.device != x_T.device:
+        raise ValueError(f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...).")
+    # A generator made for "cuda" may serve any cuda:i, so only the kinds are compared.
+    if generator is not None and generator.device.type != x_T.device.type:
+        raise ValueError(f"generator is on {generator.device} but x_T on {x_T.device}; make it with "
+                         f"torch.Generator(device={x_T.device.type!r}).")

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..losses import Denoiser
 from ..schedule import NoiseSchedule
-from .common import AlphaBar, Step, pairs, predict_noise
+from .common import AlphaBar, NoisePredictor, Step, pairs, predicted_x0
 
 
-def ddim(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule, eta: float = 0.0,
+def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSchedule, eta: float = 0.0,
          generator: torch.Generator | None = None) -> Iterator[Step]:
     """From t to s (DDIM, equation 12):  x_s = √ᾱ_s·x̂_0 + √(1−ᾱ_s−σ²)·ε + σ·z,  σ² = η²·(1−ᾱ_s)/(1−ᾱ_t)·(1−ᾱ_t/ᾱ_s).
 
@@ -18,10 +17,19 @@ def ddim(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule
     alpha_bar = AlphaBar(schedule)
     for t, s in pairs(grid):
         a_t, a_s = alpha_bar(t), alpha_bar(s)
-        eps = predict_noise(denoiser, x, t)
-        x0 = (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
+        eps = predict(x, t)
+        x0 = predicted_x0(x, eps, a_t)
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)  # 0 on the last step, where a_s = 1
         x = a_s**0.5 * x0 + (1 - a_s - variance) ** 0.5 * eps
         if variance > 0:
             x = x + variance**0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         yield Step(s, x, x0)
+
+
+def transfer(x: Tensor, eps: Tensor, a_t: float, a_s: float) -> Tensor:
+    """One DDIM step with η = 0 and any ε: x_s/√ᾱ_s = x_t/√ᾱ_t + (ρ_s − ρ_t)·ε, where ρ = √((1−ᾱ)/ᾱ).
+
+    This is an Euler step of the ODE d(x/√ᾱ) = ε dρ (DDIM, equation 14), exact if ε does not change on the way.
+    """
+    psi = (a_s / a_t) ** 0.5
+    return psi * x + ((1 - a_s) ** 0.5 - psi * (1 - a_t) ** 0.5) * eps

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..losses import Denoiser
 from ..schedule import NoiseSchedule
-from .common import CLEAN, AlphaBar, Step, pairs, predict_noise
+from .common import CLEAN, AlphaBar, NoisePredictor, Step, pairs, predicted_x0
 
 
-def ddpm(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule,
+def ddpm(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSchedule,
          generator: torch.Generator | None = None, large_variance: bool = False) -> Iterator[Step]:
     """From t to s, with α = ᾱ_t/ᾱ_s and β = 1 − α (DDPM, equation 7):
 
@@ -21,8 +20,7 @@ def ddpm(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule
     for t, s in pairs(grid):
         a_t, a_s = alpha_bar(t), alpha_bar(s)
         alpha, beta = a_t / a_s, 1 - a_t / a_s
-        eps = predict_noise(denoiser, x, t)
-        x0 = (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
+        x0 = predicted_x0(x, predict(x, t), a_t)
         x = (a_s**0.5 * beta * x0 + alpha**0.5 * (1 - a_s) * x) / (1 - a_t)
         if s != CLEAN:
             variance = beta if large_variance else beta * (1 - a_s) / (1 - a_t)
@@ -30,7 +28,7 @@ def ddpm(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule
         yield Step(s, x, x0)
 
 
-def ddpm_large(denoiser: Denoiser, x: Tensor, grid: list[int], schedule: NoiseSchedule,
+def ddpm_large(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSchedule,
                generator: torch.Generator | None = None) -> Iterator[Step]:
     """`ddpm` with the large variance β; the two agree as steps grow many."""
-    return ddpm(denoiser, x, grid, schedule, generator, large_variance=True)
+    return ddpm(predict, x, grid, schedule, generator, large_variance=True)
