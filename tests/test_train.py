@@ -85,11 +85,11 @@ def test_loss_of_a_record_is_the_mean_since_the_last(small):
 
 def test_first_steps_by_hand(small, tmp_path):
     """Adam's first step moves each number by lr·g/(|g| + 1e-8); its memory then holds a tenth of the clipped gradient."""
-    config = replace(BASE, steps=1, warmup=4, clip=0.01, out=tmp_path)
-    last(train(replace(config, learning_rate=1e-30), small))
-    before, _ = state(tmp_path)
+    config = replace(BASE, steps=1, warmup=4, clip=0.01, out=tmp_path / "moved")
+    last(train(replace(config, learning_rate=1e-30, out=tmp_path / "still"), small))
+    before, _ = state(tmp_path / "still")
     last(train(config, small))
-    tensors, _ = state(tmp_path)
+    tensors, _ = state(tmp_path / "moved")
     gradients = [10 * value for name, value in tensors.items() if name.endswith("exp_avg")]
     assert math.sqrt(sum(g.square().sum().item() for g in gradients)) == pytest.approx(0.01, rel=1e-3)
     moved = torch.cat([(tensors[name] - before[name]).abs().flatten() for name in before if name.startswith("model.conv_out")])
@@ -247,6 +247,15 @@ def test_resuming_with_other_images_is_refused(small, tmp_path):
     last(train(replace(BASE, steps=1, out=tmp_path), small))
     with pytest.raises(TrainingError, match=r"other images than these \(shapes8, hash \w{16}\)"):
         next(train(replace(BASE, out=tmp_path), data.shapes(28, size=8, seed=1), resume=True))
+
+
+def test_a_new_run_never_overwrites_another(small, tmp_path):
+    config = replace(BASE, out=tmp_path / "run")
+    last(train(config, small))
+    before = (config.out / "state.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="already holds a training.*resume it, choose another folder"):
+        last(train(config, small))
+    assert (config.out / "state.safetensors").read_bytes() == before
 
 
 def test_nothing_to_resume_from(small, tmp_path):
