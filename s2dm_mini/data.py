@@ -178,7 +178,7 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     """Scenes of one coloured shape on a plain ground, drawn from known factors: a data set without a download.
 
     Factors, each (n,) float32, drawn uniformly: `shape` (0..3, see SHAPES), `hue` (0..1, around the colour circle),
-    `radius` (0.3..0.6 of half the width), `x`, `y` (centre, −0.35..0.35), `background` (0.05..0.95, its grey).
+    `radius` (0.3..0.6 of half the width), `x`, `y` (centre, −0.35..0.35), `background` (0.25..0.75, its grey).
     Labels are the shape. The same (n, size, seed) gives the same pixels; the factors do not depend on size.
     """
     if n < 0 or size < 8:
@@ -186,7 +186,7 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(n, 6, generator=generator)  # (n, 6)
     factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.3 + 0.3 * u[:, 2],
-               "x": 0.7 * u[:, 3] - 0.35, "y": 0.7 * u[:, 4] - 0.35, "background": 0.05 + 0.9 * u[:, 5]}
+               "x": 0.7 * u[:, 3] - 0.35, "y": 0.7 * u[:, 4] - 0.35, "background": 0.25 + 0.5 * u[:, 5]}
     pixels = torch.cat([draw_shapes({k: v[i:i + 500] for k, v in factors.items()}, size) for i in range(0, max(n, 1), 500)])
     return Images(f"shapes{size}", pixels, factors["shape"].long(), SHAPES, factors)
 

@@ -57,7 +57,8 @@ class UNetConfig:
 
 
 PRESETS = {
-    "tiny": UNetConfig(image_size=16, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=8, dropout=0.0),
+    # One norm group: few channels, normalised in several groups, lose the mean brightness, and flat grounds come out black or white.
+    "tiny": UNetConfig(image_size=16, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=1, dropout=0.0),
     "nano": UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, norm_groups=8, dropout=0.0),
     "compact": UNetConfig(channels=(64, 128, 128, 160), blocks_per_level=1),
     "paper": UNetConfig(),

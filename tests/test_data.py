@@ -53,7 +53,7 @@ def test_shapes_are_a_function_of_the_seed():
 
 def test_factors_lie_where_documented_and_fill_their_ranges():
     factors = shapes(5_000, size=8).factors
-    ranges = {"hue": (0, 1), "radius": (0.3, 0.6), "x": (-0.35, 0.35), "y": (-0.35, 0.35), "background": (0.05, 0.95)}
+    ranges = {"hue": (0, 1), "radius": (0.3, 0.6), "x": (-0.35, 0.35), "y": (-0.35, 0.35), "background": (0.25, 0.75)}
     assert set(factors) == {"shape", *ranges}
     for name, (low, high) in ranges.items():
         values = factors[name]
