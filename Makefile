@@ -18,8 +18,10 @@ lint: .venv/test.stamp
 unit: .venv/test.stamp
 	$(BIN)/pytest tests
 
+# Each notebook twice: as stored, its marked outputs compared; and through papermill with another seed.
 notebooks: .venv/test.stamp
 	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+	$(BIN)/python -m s2dm_mini reproduce --set seed=1 --out build/seed1
 
 lab: .venv/run.stamp
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -57,9 +57,10 @@ class UNetConfig:
 
 
 PRESETS = {
-    # One norm group: few channels, normalised in several groups, lose the mean brightness, and flat grounds come out black or white.
+    # One norm group in the small ones: few channels, normalised in several groups, lose the picture's mean brightness, and
+    # after a short training samples come out tinted, with flat grounds black or white.
     "tiny": UNetConfig(image_size=16, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=1, dropout=0.0),
-    "nano": UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, norm_groups=8, dropout=0.0),
+    "nano": UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, norm_groups=1, dropout=0.0),
     "compact": UNetConfig(channels=(64, 128, 128, 160), blocks_per_level=1),
     "paper": UNetConfig(),
     "paper64": UNetConfig(image_size=64, channels=(128, 256, 256, 256, 512), attention_levels=(2,)),
