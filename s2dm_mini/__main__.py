@@ -1,4 +1,5 @@
 """The command line: `python -m s2dm_mini COMMAND --help`. Options are made from the same dataclasses and functions."""
+import os
 import signal
 import sys
 import time
@@ -26,13 +27,15 @@ def train_command(config: Config, resume: bool = False) -> None:
 
     stop: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda *_: stop.append(1) if not stop else signal.default_int_handler(*_))
-    records = train(config, resume=resume)
+    first_rank = os.environ.get("RANK", "0") == "0"  # of several processes only one speaks
+    records, record = train(config, resume=resume), None
     try:
-        with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}",
+        with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}", disable=not first_rank,
                   mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
             for record in records:
-                bar.n = round(100 * record.progress, 2)
-                bar.set_postfix_str(f"step {record.step:,}, loss {record.loss:.4f}, {record.images_per_second:,.0f} images/s")
+                state = f"step {record.step:,}, loss {record.loss:.4f}, {record.images_per_second:,.0f} images/s"
+                bar.set_postfix_str(state, refresh=False)
+                bar.update(100 * record.progress - bar.n)
                 if stop:
                     records.close()
                     then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
@@ -40,8 +43,11 @@ def train_command(config: Config, resume: bool = False) -> None:
                     return
     finally:
         signal.signal(signal.SIGINT, previous)
-    print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
-          + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
+    if record is None:
+        print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
+    elif first_rank:
+        print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
+              + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
 
 
 def train_paper_command(config: Config = PAPER, resume: bool = False) -> None:

@@ -1,10 +1,14 @@
 """The reproduction command on notebooks that the tests write: order, parameters, checks, pictures, failures."""
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
 
+from s2dm_mini.checkpoints import load_model
 from s2dm_mini.reproduce import ReproductionError, parameter_names, reproduce
 
 PICTURE = "import io, IPython.display, PIL.Image\nbuffer = io.BytesIO()\nPIL.Image.new('RGB', (1, 1)).save(buffer, 'PNG')\n" \
@@ -91,13 +95,28 @@ def test_command_errors_are_one_sentence(arguments, sentence, tmp_path):
     assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
-def test_train_stop_resume_and_sample_from_the_command_line(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT reaches a child process by another way on Windows")
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "s2dm_mini", "train", "--data", "shapes", "--preset", "tiny", "--batch", "8", "--device", "cpu",
+               "--minutes", "30", "--log-every", "1", "--save-minutes", "0", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "model.safetensors").exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Stopped after step" in out and "--resume goes on" in out, err
+    assert load_model(tmp_path / "run" / "model.safetensors")[1]["steps"] >= 1
+
+
+def test_train_resume_and_sample_from_the_command_line(tmp_path):
     out = tmp_path / "run"
     common = ["train", "--data", "shapes", "--preset", "tiny", "--batch", "16", "--device", "cpu", "--out", out]
     first = run(*common, "--steps", 10)
     assert first.returncode == 0 and "Trained 10 steps, 160 images" in first.stdout, first.stderr
     more = run(*common, "--steps", 20, "--resume")
     assert more.returncode == 0 and "Trained 20 steps, 320 images" in more.stdout, more.stderr
+    again = run(*common, "--steps", 20, "--resume")
+    assert again.returncode == 0 and "Nothing left to train" in again.stdout, again.stderr
     drawn = run("sample", out / "model.safetensors", "--n", 5, "--steps", 2, "--columns", 3, "--enlarge", 2, "--out", tmp_path / "x.png")
     assert drawn.returncode == 0, drawn.stderr
     from PIL import Image
