@@ -100,7 +100,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
     start = time.monotonic()
     try:
         papermill.execute_notebook(source, target, parameters, kernel_name="python3", language="python", progress_bar=bar,
-                                   cwd=source.parent, request_save_on_cell_execute=True)
+                                   cwd=source.parent, request_save_on_cell_execute=True,
+                                   extra_arguments=["--IPKernelApp.log_level=ERROR"])  # else each kernel's greeting breaks the bar
     except PapermillExecutionError as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
         chapter.failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
