@@ -85,7 +85,7 @@ def sample_command(checkpoint: Annotated[str, tyro.conf.Positional], n: int = 64
     from .data import to_pixels
     from .samplers import SAMPLERS, sample
     from .schedule import NoiseSchedule
-    from .train import best_device, device_name
+    from .train import best_device, device_name, seed_of
 
     if n < 1 or columns < 1 or enlarge < 1:
         raise ValueError(f"n, columns and enlarge must be at least 1, not {n}, {columns}, {enlarge}.")
@@ -96,8 +96,9 @@ def sample_command(checkpoint: Annotated[str, tyro.conf.Positional], n: int = 64
     size, channels = network.config.image_size, network.config.image_channels
     x_T = torch.randn(n, channels, size, size, generator=generator).to(place)
     start = time.perf_counter()
-    x = torch.cat([sample(network, part, NoiseSchedule.linear(), sampler, steps, spacing, eta, torch.Generator(place).manual_seed(seed))
-                   for part in x_T.split(64)])
+    generators = [torch.Generator(place).manual_seed(seed_of(seed, i)) for i in range(n)]
+    x = torch.cat([sample(network, x_T[i:i + 64], NoiseSchedule.linear(), sampler, steps, spacing, eta, generators[i:i + 64])
+                   for i in range(0, n, 64)])
     pixels = to_pixels(x).cpu()
     seconds = time.perf_counter() - start
     rows = -(-n // columns)

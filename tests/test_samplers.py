@@ -252,13 +252,30 @@ def test_any_grid_dtype_and_shape(name, T, share, spacing, dtype, shape, cosine)
         assert torch.equal(torch.cat(halves), again)
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name, eta", [(name, 0.0) for name in SAMPLERS] + [("ddim", 0.7)])
 @pytest.mark.parametrize("sizes", [[24], [1] * 24, [5, 7, 12]])
-def test_samples_do_not_depend_on_the_batch_split(name, sizes):
+def test_samples_do_not_depend_on_the_batch_split(name, eta, sizes):
+    """Deterministic samplers never do; those that draw noise do not if each image brings its own generator."""
     x_T = noise(24, 2)
-    together = sample(RING, x_T, SCHEDULE, name, 12, "quadratic")
-    apart = torch.cat([sample(RING, part, SCHEDULE, name, 12, "quadratic") for part in x_T.split(sizes)])
-    assert torch.equal(together, apart)
+    one_each = name not in DETERMINISTIC or eta > 0
+
+    def draw(start, stop):
+        generator = [seeded(i) for i in range(start, stop)] if one_each else None
+        return sample(RING, x_T[start:stop], SCHEDULE, name, 12, "quadratic", eta, generator)
+
+    ends = np.cumsum([0, *sizes])
+    assert torch.equal(draw(0, 24), torch.cat([draw(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]))
+
+
+def test_a_list_of_generators_needs_one_an_image():
+    with pytest.raises(ValueError, match="one an image: 3 for the 4 images"):
+        sample(RING, noise(4, 2), SCHEDULE, "ddpm", 5, generator=[seeded(i) for i in range(3)])
+
+
+def test_images_with_generators_of_their_own_differ():
+    """Noise of one generator an image is standard normal, and not the same for all."""
+    x = sample(RING, noise(1, 2).expand(400, 2), SCHEDULE, "ddpm-large", 3, generator=[seeded(i) for i in range(400)])
+    assert len(x.unique(dim=0)) == 400
 
 
 @every_sampler

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
-from .common import NoisePredictor, Step, check_devices
+from .common import NoisePredictor, NoiseSource, Step, check_devices
 from .ddim import ddim
 from .ddpm import ddpm, ddpm_large
 from .deis import deis
@@ -47,11 +47,12 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def sample(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10,
-           spacing: str = "uniform", eta: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+           spacing: str = "uniform", eta: float = 0.0, generator: NoiseSource = None) -> Tensor:
     """Draw samples: x_T (B, ...) standard normal noise → x_0 like x_T.
 
     steps, spacing: the time grid, see `schedule.timesteps`. eta: DDIM's noise level, 0 deterministic, 1 like DDPM.
-    generator: source of the noise that random samplers add. Raises ValueError as `trajectory` does.
+    generator: source of the noise that random samplers add; a list of one an image makes each image independent of the
+    batch it is drawn in (the other samplers add none, and are so anyway). Raises ValueError as `trajectory` does.
     """
     x = x_T
     for step in trajectory(denoiser, x_T, schedule, sampler, steps, spacing, eta, generator):
@@ -61,7 +62,7 @@ def sample(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: st
 
 
 def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10,
-               spacing: str = "uniform", eta: float = 0.0, generator: torch.Generator | None = None) -> Iterator[Step]:
+               spacing: str = "uniform", eta: float = 0.0, generator: NoiseSource = None) -> Iterator[Step]:
     """The same walk, one `Step` (t, x_t, x̂_0) after each step: for plots, progress bars and widgets.
 
     t is the timestep reached, −1 at the clean end (ᾱ = 1); x_t the state there; x̂_0 the picture the denoiser foresaw

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
 
+# Where random samplers take their noise from: one generator for the batch, or one an image, so that image i is the same
+# whatever it shares a batch with.
+NoiseSource = torch.Generator | list[torch.Generator] | None
 CLEAN = -1  # the "timestep" of the finished picture, where ᾱ = 1
 
 
@@ -44,6 +47,16 @@ class AlphaBar:
 def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:
     """x̂_0 = (x_t − √(1−ᾱ_t)·ε)/√ᾱ_t, like x."""
     return (x - (1 - a_t) ** 0.5 * eps) / a_t**0.5
+
+
+def fresh_noise(x: Tensor, generator: NoiseSource) -> Tensor:
+    """z ~ N(0, I) like x, (B, ...)."""
+    if isinstance(generator, list):
+        noise = torch.empty_like(x)
+        for image, g in zip(noise, generator, strict=True):
+            image.copy_(torch.randn(image.shape, generator=g, dtype=x.dtype, device=x.device))
+        return noise
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 class NoisePredictor:
@@ -86,12 +99,15 @@ class NoisePredictor:
             raise ValueError(self.seen[first])
 
 
-def check_devices(denoiser: Denoiser, x_T: Tensor, generator: torch.Generator | None) -> None:
+def check_devices(denoiser: Denoiser, x_T: Tensor, generator: NoiseSource) -> None:
     """Raise ValueError unless network, noise and its generator share a device, as far as that shows before the first call."""
     weight = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
     if weight is not None and weight.device != x_T.device:
         raise ValueError(f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...).")
+    if isinstance(generator, list) and len(generator) != len(x_T):
+        raise ValueError(f"a list of generators needs one an image: {len(generator)} for the {len(x_T)} images of x_T.")
     # A generator made for "cuda" may serve any cuda:i, so only the kinds are compared.
-    if generator is not None and generator.device.type != x_T.device.type:
-        raise ValueError(f"generator is on {generator.device} but x_T on {x_T.device}; make it with "
-                         f"torch.Generator(device={x_T.device.type!r}).")
+    for g in generator if isinstance(generator, list) else [generator]:
+        if g is not None and g.device.type != x_T.device.type:
+            raise ValueError(f"generator is on {g.device} but x_T on {x_T.device}; make it with "
+                             f"torch.Generator(device={x_T.device.type!r}).")

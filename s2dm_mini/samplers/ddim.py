@@ -1,15 +1,14 @@
 """DDIM (Song, Meng and Ermon, 2021): keep the predicted noise, change how much of it there is."""
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from ..schedule import NoiseSchedule
-from .common import AlphaBar, NoisePredictor, Step, pairs, predicted_x0
+from .common import AlphaBar, NoisePredictor, NoiseSource, Step, fresh_noise, pairs, predicted_x0
 
 
 def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSchedule, eta: float = 0.0,
-         generator: torch.Generator | None = None) -> Iterator[Step]:
+         generator: NoiseSource = None) -> Iterator[Step]:
     """From t to s (DDIM, equation 12):  x_s = √ᾱ_s·x̂_0 + √(1−ᾱ_s−σ²)·ε + σ·z,  σ² = η²·(1−ᾱ_s)/(1−ᾱ_t)·(1−ᾱ_t/ᾱ_s).
 
     x (B, ...) noise at grid[0]. η = 0 adds no noise: the same x gives the same picture. x̂_0 is not clipped.
@@ -22,7 +21,7 @@ def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSch
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)  # 0 on the last step, where a_s = 1
         x = a_s**0.5 * x0 + (1 - a_s - variance) ** 0.5 * eps
         if variance > 0:
-            x = x + variance**0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            x = x + variance**0.5 * fresh_noise(x, generator)
         yield Step(s, x, x0)
 
 
