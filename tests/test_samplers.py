@@ -332,7 +332,7 @@ def test_never_reads_from_the_device(name):
 
     walk = trajectory(denoiser, torch.empty(2, 3, 8, 8, device="meta"), SCHEDULE, name, 8)
     assert [step.t for step in islice(walk, 8)][-1] == CLEAN
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+    with pytest.raises(RuntimeError, match="meta"):
         next(walk)  # the one look at the end, at whether everything was finite
 
 
