@@ -9,7 +9,7 @@ a = ᾱ_t/ᾱ_{t−skip}. S²-DM (arXiv 2401.01520) trains on τ·L_0 + (1−τ)
             shared        ‖ε₁ − c_t·f‖²                            the paper's equation with one ε
             output        ‖f(x_t, t) − f(x_{t−skip}, t−skip)‖²     the paper's prose
 
-‖·‖² is the mean over everything but the batch. Each loss returns one value an image.
+‖·‖² is the mean over everything but the batch. Each loss returns one value an image; `timestep_weight` says how much it counts.
 """
 from collections.abc import Callable
 
@@ -20,6 +20,7 @@ from .schedule import NoiseSchedule, per_image
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 READINGS = ("independent", "expected", "shared", "output")
+WEIGHTINGS = ("uniform", "min-snr-5", "p2")
 
 
 def simple_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule,
@@ -59,6 +60,24 @@ def s2dm_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule
     l_0 = _mean_square(eps - f)
     l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, f)
     return torch.where(t >= skip, tau * l_0 + (1 - tau) * l_skip, l_0)
+
+
+def timestep_weight(t: Tensor, schedule: NoiseSchedule, weighting: str) -> Tensor:
+    """How much the loss of an image noised to t counts, with SNR = ᾱ_t/(1−ᾱ_t):
+
+    uniform    1: L_0 as DDPM and S²-DM train it
+    min-snr-5  min(SNR, 5)/SNR (Hang et al., 2023, arXiv 2303.09556, for a network that predicts ε)
+    p2         1/(1 + SNR) (Choi et al., 2022, arXiv 2204.00227, with k = γ = 1)
+
+    t: (B,) integer timesteps. Returns (B,) float32. The last two turn attention from the faint noise near t = 0 to later t; what
+    is best predicted at each t alone stays the same. Raises ValueError for an unknown name.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}.")
+    alpha_bar = schedule.alpha_bar_at(t)  # (B,)
+    snr = alpha_bar / (1 - alpha_bar)
+    weight = {"uniform": torch.ones_like(snr), "min-snr-5": snr.clamp(max=5) / snr, "p2": 1 / (1 + snr)}[weighting]
+    return weight.float()
 
 
 def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading: str = "independent") -> Tensor:

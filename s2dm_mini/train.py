@@ -7,7 +7,7 @@
 
 Everything random in step k is a function of (seed, k) alone: two runs that differ only in tau see the same images, the
 same t and the same ε₁, and a resumed run needs no generator's state. Images stay on the device as uint8; nothing in the
-loop waits for the device but the record every `log_every` steps.
+loop waits for the device but the record every `log_every` steps and a new epoch's order of the images.
 """
 import copy
 import os
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data
-from .losses import READINGS, s2dm_loss
+from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import NoiseSchedule
 from .unet import PRESETS, UNet
 
@@ -36,6 +36,7 @@ class TrainConfig:
     skip: int = 9  # S²-DM^k has skip = k − 1
     tau: float = 0.99  # weight of L_0; 1 trains the baseline
     reading: str = "independent"  # of L_skip, see losses.py
+    weighting: str = "uniform"  # of the timesteps, see losses.timestep_weight
     T: int = 1000
     batch: int = 128
     learning_rate: float = 2e-4
@@ -63,6 +64,7 @@ class TrainConfig:
         need(self.data in ("cifar10", "shapes"), "data", "cifar10 or shapes")
         need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
+        need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
         need(self.precision in ("auto", "fp32", "bf16"), "precision", "auto, fp32 or bf16")
         need(0 <= self.tau <= 1, "tau", "in [0, 1]")
         need(self.T >= 2, "T", "at least 2")
@@ -160,7 +162,11 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
         run.load(model, ema, optimizer)
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
-        network = torch.compile(network)
+        torch.backends.cudnn.benchmark = True  # shapes never change: let cuDNN try its convolutions once and keep the fastest
+        # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; the small presets otherwise wait for each launch.
+        # They reuse the gradients' memory at the next pass, so each pass must be spent before: one shard, one call of the network.
+        graphs = ranks == config.shards == 1 and config.reading != "output"
+        network = torch.compile(network, mode="reduce-overhead" if graphs else "default")
     weights, averages = list(model.parameters()), list(ema.parameters())
 
     model.train()
@@ -182,7 +188,10 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
             x0 = data.random_flip(data.to_unit_range(pixels[batch[shard]]), generator)  # (B/shards, C, H, W)
             t = antithetic_timesteps(len(x0), config.T, generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), _dropout_seed(model, device, seed):
-                loss = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator).mean() / len(my_shards)
+                losses = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
+            if config.weighting != "uniform":
+                losses = losses * timestep_weight(t, schedule, config.weighting)
+            loss = losses.mean() / len(my_shards)
             loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(weights, config.clip)
@@ -263,9 +272,10 @@ class _Run:
         try:
             record = header["record"]
             before = record["config"]
-            for name in (f.name for f in fields(self.config) if f.name not in FREE_ON_RESUME):
-                if before.get(name) != now[name]:
-                    raise TrainingError(f"{path} was trained with {name} = {before.get(name)!r}, this run asks for {now[name]!r}. "
+            for name, default in ((f.name, f.default) for f in fields(self.config) if f.name not in FREE_ON_RESUME):
+                then = before.get(name, default)  # a setting younger than the file was at its default
+                if then != now[name]:
+                    raise TrainingError(f"{path} was trained with {name} = {then!r}, this run asks for {now[name]!r}. "
                                         f"Resume with the same value, or train anew in another folder.")
             if record["data_sha256"] != self.facts["data_sha256"]:
                 raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
