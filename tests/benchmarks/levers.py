@@ -1,0 +1,186 @@
+"""Measures which levers bring quality in a fixed time: python tests/benchmarks/levers.py --size full --out runs/levers
+
+One lever is changed at a time; each network trains from scratch on the same budget and draws images with
+DDIM in 20 steps of the quadratic grid from the same noise, and `distance` says how far they lie from the data: less is better.
+
+    quick  shapes, `tiny`, 12,800 images: some minutes on a CPU
+    cpu    CIFAR-10, `nano`, 100,000 images: half an hour for each training on a CPU
+    full   CIFAR-10, `compact`, 10 minutes of one GPU for each training
+
+In the last row diffusers' plain loop (see speed.py) trains the same network from the same weights on three times the budget.
+--together NAME NAME adds a row in which these levers are changed at once. Started again, only what is missing is run, and a
+training cut short goes on from its last checkpoint; diffusers' starts afresh.
+"""
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from speed import diffusers_training
+from torch import Tensor
+
+from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, sample, train
+from s2dm_mini.checkpoints import load_model
+from s2dm_mini.data import Images, to_pixels, write_whole
+from s2dm_mini.interop import from_diffusers, to_diffusers
+from s2dm_mini.train import best_device, device_name, load_data, seed_of
+from s2dm_mini.unet import for_sampling
+
+
+@dataclass(frozen=True)
+class Size:
+    """The setting that levers are changed in, and how many images are drawn to judge it."""
+
+    base: TrainConfig
+    decays: tuple[float, ...]  # of the EMA, to try; with `ema_ramp` those near 1 are never reached in a short run
+    samples: int
+
+
+# τ = 1: the levers concern any loss. `full` and `cpu` start from the paper's batch, learning rate and EMA, `quick` from what lets
+# 400 steps learn anything.
+SIZES = {
+    "quick": Size(TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=32, learning_rate=1e-3, warmup=50, images=12_800),
+                  decays=(0.9,), samples=512),
+    "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, warmup=100, images=100_000), decays=(0.9,), samples=2_048),
+    "full": Size(TrainConfig(data="cifar10", preset="compact", tau=1.0, minutes=10), decays=(0.9995, 0.999), samples=10_240),
+}
+DRAWN_AT_ONCE, STEPS = 256, 20
+PEER, PEER_BUDGET = "diffusers, 3 × the budget", 3
+
+
+def levers(size: Size) -> dict[str, dict]:
+    """Each lever's name, and the fields of TrainConfig that it changes."""
+    rate, batch = size.base.learning_rate, size.base.batch
+    return {
+        "base": {},
+        **{f"ema-{decay}": {"ema_decay": decay} for decay in size.decays},
+        "lr-x3": {"learning_rate": 3 * rate},
+        "lr-third": {"learning_rate": rate / 3},
+        "batch-x2": {"batch": 2 * batch},
+        "batch-half": {"batch": batch // 2},
+        "min-snr-5": {"weighting": "min-snr-5"},
+        "p2": {"weighting": "p2"},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ distance
+
+def distance(drawn: Tensor, real: Tensor) -> float:
+    """Fréchet distance of two sets of images, taken for Gaussian in their 4×4 block means; (N, C, H, W) uint8 each."""
+    def moments(pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        blocks = F.avg_pool2d(pixels.cpu().double() / 127.5 - 1, 4).flatten(1).numpy()  # (N, C·H·W/16)
+        return blocks.mean(0), np.cov(blocks, rowvar=False)
+
+    (m1, c1), (m2, c2) = moments(drawn), moments(real)
+    root = np.sqrt(np.linalg.eigvals(c1 @ c2).real.clip(min=0)).sum()  # trace of the square root of C₁·C₂
+    return float(np.square(m1 - m2).sum() + np.trace(c1 + c2) - 2 * root)
+
+
+@torch.inference_mode()
+def draw(network: UNet, n: int, seed: int) -> Tensor:
+    """(n, C, H, W) uint8, by DDIM."""
+    denoiser, schedule, config = for_sampling(network), NoiseSchedule.linear(), network.config
+    generator = torch.Generator().manual_seed(seed_of(seed, 3))
+    x_T = torch.randn(n, config.image_channels, config.image_size, config.image_size, generator=generator)
+    device = network.conv_in.weight.device
+    return torch.cat([to_pixels(sample(denoiser, part.to(device), schedule, "ddim", STEPS, "quadratic")).cpu()
+                      for part in x_T.split(DRAWN_AT_ONCE)])
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+def our_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
+    """The averaged network at the end of the training in config.out, gone on with if it was begun; and its record."""
+    for _ in train(config, images, resume=(config.out / "state.safetensors").exists()):
+        pass
+    network, record = load_model(config.out / "model.safetensors", best_device() if config.device == "auto" else config.device)
+    return network, {key: record[key] for key in ("images_seen", "minutes", "loss", "device")}
+
+
+def their_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
+    """The same for diffusers' loop on PEER_BUDGET times the budget."""
+    device = best_device() if config.device == "auto" else config.device
+    torch.manual_seed(seed_of(config.seed, 2))
+    network = to_diffusers(UNet(PRESETS[config.preset]))
+    start = time.monotonic()
+    for turn, ema in enumerate(diffusers_training(network, images, config, device), 1):
+        seen, minutes = turn * config.log_every * config.batch, (time.monotonic() - start) / 60
+        if seen >= PEER_BUDGET * (config.images or float("inf")) or minutes >= PEER_BUDGET * (config.minutes or float("inf")):
+            ema.copy_to(network.parameters())
+            break
+    return from_diffusers(network), {"images_seen": seen, "minutes": minutes, "device": device_name(torch.device(device))}
+
+
+def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: TrainConfig, images: Images, samples: int) -> dict:
+    """Train, draw, judge; or read what was found before."""
+    path = config.out / "result.json"
+    if not path.exists():
+        network, record = make(config, images)
+        found = distance(draw(network, samples, config.seed), images.pixels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"distance": found, "samples": samples, **record}, indent=1).encode())
+    return json.loads(path.read_text())
+
+
+# --------------------------------------------------------------------------------------------------------- table
+
+def with_error(values: list[float]) -> str:
+    """mean ± standard error over the seeds."""
+    error = f" ± {stdev(values) / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{error}"
+
+
+def table(results: dict[str, list[dict]], changes: dict[str, dict]) -> str:
+    """One row a lever; the difference is taken seed by seed, which share their noise."""
+    lines = ["| lever | change | distance | minus that of base | images seen | minutes |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    base = [found["distance"] for found in results["base"]]
+    for name, found in results.items():
+        distances = [f["distance"] for f in found]
+        change = ", ".join(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
+                           for key, value in changes.get(name, {}).items())
+        less = "" if name == "base" else with_error([a - b for a, b in zip(distances, base, strict=True)])
+        lines.append(f"| {name} | {change} | {with_error(distances)} | {less} | {mean(f['images_seen'] for f in found):,.0f} "
+                     f"| {mean(f['minutes'] for f in found):.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="quick")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--images", type=int, help="the budget of a training, instead of the size's")
+    parser.add_argument("--minutes", type=float, help="the same, in minutes")
+    parser.add_argument("--together", nargs="+", default=[], help="names of levers to change at once")
+    parser.add_argument("--out", type=Path, default=Path("runs/levers"))
+    args = parser.parse_args()
+    size = SIZES[args.size]
+    base = size.base if args.images is args.minutes is None else replace(size.base, images=args.images, minutes=args.minutes)
+    changes = levers(size)
+    if unknown := set(args.together) - set(changes):
+        parser.error(f"there is no lever {min(unknown)}; there are {', '.join(changes)}.")
+    if args.together:
+        changes[" + ".join(args.together)] = {key: value for name in args.together for key, value in changes[name].items()}
+    images = load_data(base.data, PRESETS[base.preset].image_size)
+    budget = f"{base.minutes:g}-minutes" if base.minutes else f"{base.images}-images"
+    results = {name: [] for name in [*changes, PEER]}
+    for seed in range(args.seeds):
+        for name in results:
+            folder = args.out / f"{args.size}-{budget}" / name.replace(" ", "") / f"seed-{seed}"
+            config = replace(base, **changes.get(name, {}), seed=seed, out=folder)
+            found = result(their_network if name == PEER else our_network, config, images, size.samples)
+            results[name].append(found)
+            print(f"seed {seed}, {name}: {found['distance']:.4f} after {found['minutes']:.1f} minutes", flush=True)
+    sets = images.pixels[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))].split(size.samples)
+    print(f"\n{results['base'][0]['device']}; {args.size}, {budget.replace('-', ' ')}, {size.samples:,} images drawn; "
+          f"{args.seeds} seeds, mean ± standard error. As many of the data's own images: {distance(sets[0], images.pixels):.4f}\n")
+    print(table(results, changes))
+
+
+if __name__ == "__main__":
+    main()
