@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2dm_mini.losses import READINGS, s2dm_loss, shrinkage, simple_loss, skip_step_loss
+from s2dm_mini.losses import READINGS, s2dm_loss, shrinkage, simple_loss, skip_step_loss, timestep_weight
 from s2dm_mini.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()
@@ -192,6 +192,21 @@ def test_bad_skips_with_the_output_reading(function):
     for skip in (0, -9, 1000):
         with pytest.raises(ValueError, match=rf"skip .*1\.\.999 .*{skip!r}"):
             function(skip=skip, reading="output")
+
+
+def test_timestep_weights():
+    """min(SNR, 5)/SNR and 1/(1 + SNR), SNR = ᾱ/(1−ᾱ), ᾱ as a product of 1 − β."""
+    t = np.array([0, 1, 37, 154, 155, 156, 500, 999])
+    signal = np.array([np.prod(1 - BETA[:i + 1]) for i in t])
+    snr = signal / (1 - signal)
+    wanted = {"uniform": np.ones(len(t)), "min-snr-5": np.minimum(snr, 5) / snr, "p2": 1 / (1 + snr)}
+    assert 0 < (wanted["min-snr-5"] < 1).sum() < len(t)  # both sides of the limit are tried
+    for weighting, values in wanted.items():
+        weight = timestep_weight(torch.tensor(t), SCHEDULE, weighting)
+        assert weight.dtype == torch.float32
+        np.testing.assert_allclose(weight.numpy(), values, rtol=1e-6)
+    with pytest.raises(ValueError, match="weighting must be one of uniform, min-snr-5, p2, not 'snr'"):
+        timestep_weight(torch.tensor(t), SCHEDULE, "snr")
 
 
 @pytest.mark.parametrize("tau", [-0.1, 1.01, float("nan")])

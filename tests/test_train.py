@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from s2dm_mini import data
-from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors, save_model
+from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors, save_model, write_tensors
 from s2dm_mini.schedule import NoiseSchedule
 from s2dm_mini.train import FREE_ON_RESUME, PAPER, TrainConfig, TrainingError, antithetic_timesteps, seed_of, train
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
@@ -94,6 +95,58 @@ def test_first_steps_by_hand(small, tmp_path):
     assert math.sqrt(sum(g.square().sum().item() for g in gradients)) == pytest.approx(0.01, rel=1e-3)
     moved = torch.cat([(tensors[name] - before[name]).abs().flatten() for name in before if name.startswith("model.conv_out")])
     assert moved.max().item() == pytest.approx(1e-3 / 4, rel=1e-3)  # a quarter of the way up the warm-up
+
+
+def test_weighting_by_hand(small, monkeypatch):
+    """A fresh network answers 0, so that the first loss is the mean of w_t·‖ε‖²; nobody asks for weights where all count alike."""
+    seen, alpha_bar, losses = spy(monkeypatch), NoiseSchedule.linear().alpha_bar, {}
+    for weighting in ("p2", "min-snr-5"):
+        losses[weighting] = last(train(replace(BASE, steps=1, tau=1.0, weighting=weighting), small)).loss
+    x0, x_t, t = seen[0]
+    a = alpha_bar[t]
+    eps = (x_t - a.sqrt().reshape(-1, 1, 1, 1) * x0) / (1 - a).sqrt().reshape(-1, 1, 1, 1)
+    square = eps.square().mean((1, 2, 3))
+    assert losses["p2"] == pytest.approx(((1 - a) * square).mean().item(), rel=1e-5)
+    few = torch.minimum(torch.ones(()), 5 * (1 - a) / a)
+    assert losses["min-snr-5"] == pytest.approx((few * square).mean().item(), rel=1e-5)
+    monkeypatch.delattr(training, "timestep_weight")
+    last(train(replace(BASE, steps=1), small))
+
+
+class Reads(TorchDispatchMode):
+    """Counts what a GPU would make the host wait for: values read, and results whose shape depends on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique", "_unique2", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITING:
+            self.names.append(name)
+        return function(*args, **kwargs or {})
+
+
+def test_only_a_record_reads_from_the_device(small, monkeypatch):
+    monkeypatch.setattr(NoiseSchedule, "alpha_bar_at", lambda schedule, t: schedule.alpha_bar[t])  # its check is for CPU tensors alone
+    monkeypatch.setitem(PRESETS, "tiny", replace(SMALL, dropout=0.1))
+    records = train(replace(BASE, steps=12, log_every=6, weighting="min-snr-5"), small)  # 3 steps an epoch
+    next(records)  # set up
+    with Reads() as reads:
+        next(records)
+    assert reads.names == ["_local_scalar_dense"]  # the mean loss
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.compile and CUDA graphs are used on a GPU")
+@pytest.mark.parametrize("change", [{}, {"shards": 2}, {"reading": "output"}], ids=str)
+def test_compiled_training_is_the_plain_one(small, monkeypatch, change):
+    """The loss after five steps on a GPU, with graphs, without, and not compiled at all."""
+    config = replace(BASE, steps=5, log_every=5, device="cuda", **change)
+    compiled = last(train(config, small)).loss
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    assert compiled == pytest.approx(last(train(config, small)).loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("ramp", [True, False])
@@ -228,8 +281,9 @@ def test_a_finished_run_has_nothing_to_resume(small, tmp_path):
     assert last(train(replace(BASE, out=tmp_path, steps=8), small, resume=True)).step == 8
 
 
-OTHER = {"data": "cifar10", "preset": "nano", "skip": 9, "tau": 0.99, "reading": "shared", "T": 500, "batch": 4, "learning_rate": 2e-3,
-         "warmup": 3, "clip": 2.0, "ema_decay": 0.5, "ema_ramp": False, "seed": 1, "precision": "bf16", "shards": 2}
+OTHER = {"data": "cifar10", "preset": "nano", "skip": 9, "tau": 0.99, "reading": "shared", "weighting": "p2", "T": 500, "batch": 4,
+         "learning_rate": 2e-3, "warmup": 3, "clip": 2.0, "ema_decay": 0.5, "ema_ramp": False, "seed": 1, "precision": "bf16",
+         "shards": 2}
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -237,6 +291,17 @@ def test_resuming_with_another_setting_is_refused(small, tmp_path, name):
     last(train(replace(BASE, steps=1, out=tmp_path), small))
     with pytest.raises(TrainingError, match=rf"with {name} = {getattr(BASE, name)!r}, this run asks for {OTHER[name]!r}"):
         next(train(replace(BASE, out=tmp_path, **{name: OTHER[name]}), small, resume=True))
+
+
+def test_a_run_from_before_a_setting_existed_had_its_default(small, tmp_path):
+    config = replace(BASE, steps=1, out=tmp_path)
+    last(train(config, small))
+    tensors, header = state(tmp_path)
+    del header["record"]["config"]["weighting"]
+    write_tensors(tmp_path / "state.safetensors", tensors, header)
+    with pytest.raises(TrainingError, match="with weighting = 'uniform', this run asks for 'p2'"):
+        next(train(replace(config, steps=2, weighting="p2"), small, resume=True))
+    assert last(train(replace(config, steps=2), small, resume=True)).step == 2
 
 
 def test_every_setting_is_either_free_or_checked():
@@ -385,6 +450,7 @@ def test_images_that_do_not_fit(small, monkeypatch, tmp_path):
 
 def test_paper_is_the_released_setting():
     paper = asdict(PAPER)
+    assert paper["weighting"] == "uniform"
     assert {name: paper[name] for name in ("data", "T", "batch", "learning_rate", "clip", "ema_decay", "tau", "reading")} == {
         "data": "cifar10", "T": 1000, "batch": 128, "learning_rate": 2e-4, "clip": 1.0, "ema_decay": 0.9999, "tau": 0.99,
         "reading": "independent"}
@@ -394,7 +460,8 @@ def test_paper_is_the_released_setting():
 
 @pytest.mark.parametrize(("name", "value", "said"), [
     ("data", "mnist", "cifar10 or shapes"), ("preset", "huge", "one of tiny, nano, compact, paper, paper64"),
-    ("reading", "shred", "one of independent"), ("precision", "fp16", "auto, fp32 or bf16"), ("tau", 1.5, r"in \[0, 1\]"),
+    ("reading", "shred", "one of independent"),
+    ("weighting", "snr", "one of uniform, min-snr-5, p2"), ("precision", "fp16", "auto, fp32 or bf16"), ("tau", 1.5, r"in \[0, 1\]"),
     ("T", 1, "at least 2"), ("skip", 0, r"in 1\.\.999"), ("skip", 1000, r"in 1\.\.999"), ("ema_decay", 1.0, r"in \[0, 1\)"),
     ("learning_rate", 0.0, "above 0"), ("clip", -1.0, "above 0"), ("warmup", -1, "at least 0"), ("log_every", 0, "at least 1"),
     ("save_minutes", -1.0, "at least 0"), ("batch", 0, "at least 1"), ("shards", 3, "a divisor of batch = 8"), ("shards", 0, "a divisor"),

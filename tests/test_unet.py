@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from s2dm_mini.unet import PRESETS, UNet, UNetConfig, timestep_embedding
+from s2dm_mini import NoiseSchedule, sample
+from s2dm_mini.unet import PRESETS, UNet, UNetConfig, Upsample, for_sampling, timestep_embedding
 
 PARAMETERS = {"tiny": 280_755, "nano": 1_525_411, "compact": 7_238_563, "paper": 35_746_307, "paper64": 78_700_803}
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -132,6 +133,40 @@ def test_every_parameter_learns():
     # A key's bias adds the same to every position's score, which softmax takes out again.
     still = {name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-6}
     assert all(name.endswith("to_k.bias") for name in still)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 8, 1, 1), (3, 1, 2, 7)])
+def test_upsample_is_repeat_then_convolve(shape):
+    """Values and all three gradients, against the two operations that it does as one."""
+    up = Upsample(shape[1]).double()
+    torch.nn.init.normal_(up.conv.weight), torch.nn.init.normal_(up.conv.bias)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    wanted = up.conv(x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+    weights = torch.randn_like(wanted)
+    torch.testing.assert_close(up(x), wanted)
+    inputs = (x, up.conv.weight, up.conv.bias)
+    for ours, theirs in zip(torch.autograd.grad((weights * up(x)).sum(), inputs), torch.autograd.grad((weights * wanted).sum(), inputs),
+                            strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_for_sampling_is_a_copy_that_answers_alike():
+    model, x, t = with_random_weights(replace(SMALL, dropout=0.5)).train(), batch(SMALL), torch.tensor([7, 600])
+    denoiser = for_sampling(model)
+    assert denoiser(x, t).equal(denoiser(x, t)) and denoiser(x, t).equal(model.eval()(x, t))  # without dropout
+    before = denoiser(x, t)
+    model.conv_in.weight.zero_()
+    assert denoiser(x, t).equal(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="bf16 and CUDA graphs need a GPU")
+@pytest.mark.parametrize("sampler", ["ddim", "plms"])  # plms looks back at earlier answers of the network
+def test_for_sampling_on_a_gpu(sampler):
+    model, x = with_random_weights(SMALL).cuda(), batch(SMALL).cuda()
+    denoiser = for_sampling(model)
+    for noise in (x, -x):  # the second walk replays what the first one recorded
+        ours, wanted = (sample(network, noise, NoiseSchedule.linear(), sampler, 10) for network in (denoiser, model))
+        assert ours.dtype == torch.float32 and (ours - wanted).abs().mean() < 0.05 * wanted.abs().mean()
 
 
 def test_dropout_only_while_training():

@@ -1,0 +1,99 @@
+"""The scripts in benchmarks/ run and add up; what they measure is not tested here."""
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2dm_mini import data
+from s2dm_mini.unet import PRESETS, UNetConfig
+
+SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    import speed
+    return speed
+
+
+@pytest.fixture
+def levers(speed):
+    import levers
+    return levers
+
+
+def run(monkeypatch, module, *arguments):
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+@pytest.mark.slow
+def test_speed_prints_one_table_and_a_profile_where_a_target_is_missed(speed, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(speed, "TARGETS", {"cpu": math.inf})
+    run(monkeypatch, speed, "--device", "cpu", "--presets", "tiny", "--dry-run", "--out", tmp_path / "speed.json")
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| tiny")]
+    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {8}
+    assert said.count("ms a turn") == 2 and "convolution" in said
+    written = json.loads((tmp_path / "speed.json").read_text())
+    ours, theirs, ratio = written["rows"]
+    for side in (ours, theirs):
+        assert all(side[name] > 0 for name in ("train", "sample", "train_matmul", "sample_matmul"))
+    assert 0.2 < ratio["train"] < 20 and written["torch"] == torch.__version__
+
+
+def test_operations_of_both_sides(speed):
+    """A step costs three forward passes but for the first layer's input; repeating pixels before a convolution costs more."""
+    network = speed.fresh_network("tiny")
+    theirs = speed.to_diffusers(network)
+    (train, drawn), (their_train, their_drawn) = (speed.operations(call, "tiny") for call in (network, lambda x, t: theirs(x, t).sample))
+    # Two upsamplings of 32 channels, to 8 and to 16 pixels: 9 products of each weight and output pixel, or 4.
+    saved = sum(2 * (9 - 4) * 32 * 32 * side**2 for side in (8, 16))
+    assert their_drawn - drawn == speed.STEPS * saved
+    assert 2.8 < train / (drawn / speed.STEPS) < 3.3 and their_train > train
+
+
+def test_distance_of_gaussians(levers):
+    """Fréchet distance of grey images, all pixels alike: (m₁ − m₂)² + (s₁ − s₂)² of their grey, once each of 12 block means."""
+    grey = [torch.randn(4000, generator=torch.Generator().manual_seed(i)) * s + m for i, (m, s) in enumerate([(100, 10), (130, 25)])]
+    sets = [values.round().clamp(0, 255).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8) for values in grey]
+    (m1, s1), (m2, s2) = (((x[:, 0, 0, 0].double() / 127.5).mean().item(), (x[:, 0, 0, 0].double() / 127.5).std().item()) for x in sets)
+    assert levers.distance(*sets) == pytest.approx(12 * ((m1 - m2) ** 2 + (s1 - s2) ** 2), rel=1e-6)
+    assert levers.distance(sets[0], sets[0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_levers_table_by_hand(levers):
+    found = {"base": [1.0, 2.0, 6.0], "lr-x3": [0.5, 1.0, 3.0]}
+    results = {name: [{"distance": d, "images_seen": 1500, "minutes": 2} for d in values] for name, values in found.items()}
+    *_, base, less = levers.table(results, {"base": {}, "lr-x3": {"learning_rate": 6e-4}}).splitlines()
+    assert "| 3.0000 ± 1.5275 |" in base  # variance 7, over 3 seeds
+    assert less == "| lr-x3 | learning_rate = 0.0006 | 1.5000 ± 0.7638 | -1.5000 ± 0.7638 | 1,500 | 2.0 |"
+
+
+@pytest.mark.slow
+def test_levers_run_only_what_is_missing(levers, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(PRESETS, "tiny", SMALL)
+    monkeypatch.setattr(levers, "load_data", lambda name, size: data.shapes(64, size=size))
+    base = replace(levers.SIZES["quick"].base, batch=8, device="cpu", log_every=1)
+    monkeypatch.setitem(levers.SIZES, "quick", levers.Size(base, decays=(0.5,), samples=32))
+    arguments = ("--out", tmp_path, "--images", 16, "--seeds", 1, "--together", "p2", "batch-half")
+    run(monkeypatch, levers, *arguments)
+    said = capsys.readouterr().out
+    assert "| p2 + batch-half | weighting = p2, batch = 4 |" in said and said.count("| 48 |") == 1  # diffusers: three times the budget
+
+    trained = []
+    monkeypatch.setattr(levers, "our_network", lambda config, images: trained.append(config.out.parent.name) or pytest.fail("trained"))
+    monkeypatch.setattr(levers, "their_network", levers.our_network)
+    run(monkeypatch, levers, *arguments)
+    assert capsys.readouterr().out == said
+    next(tmp_path.glob("*/lr-x3/seed-0/result.json")).unlink()
+    with pytest.raises(pytest.fail.Exception):
+        run(monkeypatch, levers, *arguments)
+    assert trained == ["lr-x3"]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, levers, "--together", "lr-x4")
