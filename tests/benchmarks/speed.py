@@ -168,11 +168,11 @@ def peak_of_this_process() -> float:
 
 
 def memory_in_a_fresh_process(side: Callable[..., Iterator], preset: str, size: Size, threads: int) -> float:
-    """GiB that the first two turns of a side add to a process; run in one made for it."""
+    """GiB that the first turn of a side adds to a process; run in one made for it."""
     torch.set_num_threads(threads)
     before = peak_of_this_process()
     turns = side(preset, "cpu", size)
-    next(turns), next(turns)
+    next(turns)
     return peak_of_this_process() - before
 
 
@@ -185,7 +185,7 @@ def compare(ours: Callable[..., Iterator], theirs: Callable[..., Iterator], pres
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         turns = side(preset, device, size)
-        next(turns), next(turns)  # compiles, and tries what cuDNN or oneDNN offer
+        next(turns)  # compiles, records CUDA graphs, tries what cuDNN or oneDNN offer
         if device == "cuda":
             memory.append((torch.cuda.max_memory_allocated() - before) / 2**30)
         else:
@@ -227,7 +227,7 @@ def operations(network: Callable[[Tensor, Tensor], Tensor], preset: str) -> tupl
 def what_time_goes_to(side: Callable[..., Iterator], preset: str, device: str, size: Size) -> str:
     """The ten operations or kernels that take most of a turn, in Markdown."""
     turns = side(preset, device, size)
-    next(turns), next(turns)
+    next(turns)
     on_gpu = device == "cuda"
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as measured:
         next(turns)
