@@ -6,9 +6,9 @@ from .losses import s2dm_loss, shrinkage, simple_loss, skip_step_loss
 from .samplers import SAMPLERS, sample, trajectory
 from .schedule import NoiseSchedule, timesteps
 from .train import TrainConfig, train
-from .unet import PRESETS, UNet, UNetConfig
+from .unet import PRESETS, UNet, UNetConfig, for_sampling
 
 __version__ = "0.1.0"
 __all__ = ["GaussianDenoiser", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet", "UNetConfig",
-           "cifar10", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage", "simple_loss", "skip_step_loss", "timesteps",
-           "train", "trajectory"]
+           "cifar10", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage", "simple_loss", "skip_step_loss",
+           "timesteps", "train", "trajectory"]

@@ -25,12 +25,11 @@ import torch.nn.functional as F
 from speed import diffusers_training
 from torch import Tensor
 
-from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, sample, train
+from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, sample, train
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.data import Images, to_pixels, write_whole
 from s2dm_mini.interop import from_diffusers, to_diffusers
 from s2dm_mini.train import best_device, device_name, load_data, seed_of
-from s2dm_mini.unet import for_sampling
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Prints what the samplers cost beside their network calls: python tests/benchmarks/sampler_overhead.py [--device cuda]
 
-For each sampler the time spent outside the network over the time spent in it; then diffusers' loop, with the same weights in its
-own `UNet2DModel` and scheduler, in the same run. On a CPU the clock is processor time, which a busy machine does not distort.
-On a GPU the host waits for it before and after each network call, so that the steps' kernels count in full: what is printed
-is then more than a run without these waits would spend.
+For each sampler the time spent outside the network over the time spent in it; speed.py compares both with diffusers. On a CPU
+the clock is processor time, which a busy machine does not distort. On a GPU the host waits for it before and after each network
+call, so that the steps' kernels count in full: what is printed is then more than a run without these waits would spend.
 """
 import argparse
 import time
@@ -11,11 +10,9 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from s2dm_mini import PRESETS, SAMPLERS, NoiseSchedule, UNet, sample
-from s2dm_mini.interop import to_diffusers
 
 
 class Timed:
@@ -32,27 +29,17 @@ class Timed:
         return eps
 
 
-def measure(network: Callable, run: Callable[[Callable], Tensor], clock: Callable[[], float], repeats: int) -> tuple[float, float, float]:
-    """run(denoiser) → (seconds a run, seconds a network call, seconds outside the network over seconds in it), medians of the repeats."""
+def measure(network: Callable, run: Callable[[Callable], Tensor], clock: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """run(denoiser) → (seconds a network call, seconds outside the network over seconds in it), medians of the repeats."""
     run(network)  # warm up, and let DEIS work out its coefficients
-    runs, calls, ratios = [], [], []
+    calls, ratios = [], []
     for _ in range(repeats):
         timed = Timed(network, clock)
         start = clock()
         run(timed)
-        runs.append(clock() - start)
+        ratios.append((clock() - start - timed.seconds) / timed.seconds)
         calls.append(timed.seconds / timed.calls)
-        ratios.append((runs[-1] - timed.seconds) / timed.seconds)
-    return median(runs), median(calls), median(ratios)
-
-
-@torch.inference_mode()
-def diffusers_loop(denoiser: Callable, x: Tensor, steps: int) -> Tensor:
-    scheduler = DDIMScheduler(clip_sample=False)
-    scheduler.set_timesteps(steps, device=x.device)
-    for t in scheduler.timesteps:
-        x = scheduler.step(denoiser(x, t), t, x).prev_sample
-    return x
+    return median(calls), median(ratios)
 
 
 def main() -> None:
@@ -73,19 +60,13 @@ def main() -> None:
     config = PRESETS[args.preset]
     network = UNet(config).to(args.device).eval()
     torch.nn.init.normal_(network.conv_out.weight, std=0.02)  # a fresh network answers 0
-    theirs, schedule = to_diffusers(network), NoiseSchedule.linear()
+    schedule = NoiseSchedule.linear()
     x = torch.randn(args.batch, config.image_channels, config.image_size, config.image_size, device=args.device)
     print(f"{args.preset}, batch {args.batch}, {args.steps} steps, {args.device}, {torch.get_num_threads()} threads")
     print(f"{'sampler':18}{'ms a network call':>18}{'outside the network':>21}")
-    ours = {}
     for name in SAMPLERS:
-        ours[name], call, ratio = measure(network, lambda denoiser, name=name: sample(denoiser, x, schedule, name, args.steps),
-                                          clock, args.repeats)
+        call, ratio = measure(network, lambda denoiser, name=name: sample(denoiser, x, schedule, name, args.steps), clock, args.repeats)
         print(f"{name:18}{1000 * call:18.2f}{ratio:21.2%}")
-    seconds, call, ratio = measure(lambda x, t: theirs(x, t).sample, lambda denoiser: diffusers_loop(denoiser, x, args.steps),
-                                   clock, args.repeats)
-    print(f"{'diffusers DDIM':18}{1000 * call:18.2f}{ratio:21.2%}")
-    print(f"DDIM, network included: {seconds / ours['ddim']:.2f} times as fast as diffusers' loop with the same weights")
 
 
 if __name__ == "__main__":
