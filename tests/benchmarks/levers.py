@@ -120,6 +120,7 @@ def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: Tra
     """Train, draw, judge; or read what was found before."""
     path = config.out / "result.json"
     if not path.exists():
+        torch.compiler.reset()  # the networks before this one are done with
         network, record = make(config, images)
         found = distance(draw(network, samples, config.seed), images.pixels)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from diffusers.utils import logging
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -177,6 +179,7 @@ def memory_in_a_fresh_process(side: Callable[..., Iterator], preset: str, size: 
 
 def compare(ours: Callable[..., Iterator], theirs: Callable[..., Iterator], preset: str, device: str, size: Size) -> dict:
     """Images/s, memory (GiB) of both sides as pairs (ours, theirs), and the median ratio of their speeds."""
+    torch.compiler.reset()  # it compiles one network's code for at most so many others
     sides, memory = [], []
     for side in (ours, theirs):
         if device == "cuda":
@@ -216,7 +219,7 @@ def matmul_rate(device: str, side: int) -> float:
 def operations(network: Callable[[Tensor, Tensor], Tensor], preset: str) -> tuple[int, int]:
     """Floating-point operations an image takes: (in a training step, in sampling)."""
     x, t = noise(preset, "cpu", 1), torch.zeros(1, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention is not counted
         eps = network(x, t)
         forward = counter.get_total_flops()
         eps.sum().backward()
@@ -225,12 +228,14 @@ def operations(network: Callable[[Tensor, Tensor], Tensor], preset: str) -> tupl
 
 def what_time_goes_to(side: Callable[..., Iterator], preset: str, device: str, size: Size) -> str:
     """The ten operations or kernels that take most of a turn, in Markdown."""
+    torch.compiler.reset()
     turns = side(preset, device, size)
     next(turns)
     on_gpu = device == "cuda"
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as measured:
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as measured:
         next(turns)
-    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in measured.key_averages()}
+    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in measured.key_averages()
+             if (event.device_type == DeviceType.CUDA) == on_gpu}
     total = max(sum(times.values()), 1)
     lines = [f"| {name[:90]} | {spent / 1000:.1f} | {spent / total:.1%} |" for name, spent in
              sorted(times.items(), key=lambda item: -item[1])[:10]]
