@@ -162,7 +162,7 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
         run.load(model, ema, optimizer)
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes never change: let cuDNN try its convolutions once and keep the fastest
+        torch.backends.cudnn.benchmark = True  # of the whole process: cuDNN tries its convolutions once a shape, keeps the fastest
         # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; the small presets otherwise wait for each launch.
         # They reuse the gradients' memory at the next pass, so each pass must be spent before: one shard, one call of the network.
         graphs = ranks == config.shards == 1 and config.reading != "output"

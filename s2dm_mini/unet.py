@@ -260,7 +260,7 @@ def for_sampling(network: UNet) -> Callable[[Tensor, Tensor], Tensor]:
 
     On a GPU: bf16 weights, compiled, and recorded as a CUDA graph, which launches the several hundred kernels of a call at once;
     with few channels or a small batch the GPU would wait for each. Compiling takes up to a minute, so it pays from some thousand
-    images on, in batches of one size. On a CPU, where neither is faster, the copy computes as the network does.
+    images on, in batches of one size. On a CPU, where bf16 is slower and compiling gains little, the copy computes as the network.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     if network.conv_in.weight.device.type != "cuda":
