@@ -1,17 +1,18 @@
 """The command line: `python -m s2dm_mini COMMAND --help`. Options are made from the same dataclasses and functions."""
 import os
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from .checkpoints import CheckpointError
+from .classifier import ClassifierConfig
 from .data import DataError
+from .progress import train_with_bar
 from .reproduce import ReproductionError, reproduce
-from .train import PAPER, TrainConfig, TrainingError, train
+from .results import ResultsError
+from .train import PAPER, TrainConfig, TrainingError
 
 Config = Annotated[TrainConfig, tyro.conf.arg(name="")]  # its fields become options without a prefix
 
@@ -23,29 +24,14 @@ def train_command(config: Config, resume: bool = False) -> None:
         config: what to train, on what, how, for how long
         resume: go on from the checkpoint in --out
     """
-    from tqdm import tqdm
-
-    stop: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda *_: stop.append(1) if not stop else signal.default_int_handler(*_))
-    first_rank = os.environ.get("RANK", "0") == "0"  # of several processes only one speaks
-    records, record = train(config, resume=resume), None
-    try:
-        with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}", disable=not first_rank,
-                  mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-            for record in records:
-                state = f"step {record.step:,}, loss {record.loss:.4f}, {record.images_per_second:,.0f} images/s"
-                bar.set_postfix_str(state, refresh=False)
-                bar.update(100 * record.progress - bar.n)
-                if stop:
-                    records.close()
-                    then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
-                    print(f"Stopped after step {record.step:,}. {then}")
-                    return
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    outcome = train_with_bar(config, resume)
+    record = outcome.record
     if record is None:
         print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
-    elif first_rank:
+    elif outcome.stopped:
+        then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
+        print(f"Stopped after step {record.step:,}. {then}")
+    elif os.environ.get("RANK", "0") == "0":
         print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
               + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
 
@@ -78,39 +64,81 @@ def sample_command(checkpoint: Annotated[str, tyro.conf.Positional], n: int = 64
         out: the PNG file
         device: auto, cpu, cuda
     """
-    import torch
-    from PIL import Image
+    from .evaluate import samples_picture
 
-    from .checkpoints import load_model, load_pretrained, zoo
-    from .data import to_pixels
-    from .samplers import SAMPLERS, sample
-    from .schedule import NoiseSchedule
-    from .train import best_device, device_name, seed_of
+    print(samples_picture(checkpoint, out, n, sampler, steps, spacing, eta, seed, columns, enlarge, device))
 
-    if n < 1 or columns < 1 or enlarge < 1:
-        raise ValueError(f"n, columns and enlarge must be at least 1, not {n}, {columns}, {enlarge}.")
-    place = torch.device(best_device() if device == "auto" else device)
-    is_file = checkpoint not in zoo() and Path(checkpoint).suffix == ".safetensors"
-    network = load_model(checkpoint, place)[0] if is_file else load_pretrained(checkpoint, place)
-    generator = torch.Generator().manual_seed(seed)
-    size, channels = network.config.image_size, network.config.image_channels
-    x_T = torch.randn(n, channels, size, size, generator=generator).to(place)
-    start = time.perf_counter()
-    generators = [torch.Generator(place).manual_seed(seed_of(seed, i)) for i in range(n)]
-    x = torch.cat([sample(network, x_T[i:i + 64], NoiseSchedule.linear(), sampler, steps, spacing, eta, generators[i:i + 64])
-                   for i in range(0, n, 64)])
-    pixels = to_pixels(x).cpu()
-    seconds = time.perf_counter() - start
-    rows = -(-n // columns)
-    sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
-    sheet[:n] = pixels
-    grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
-    picture = Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
-    evaluations = SAMPLERS[sampler].nfe(len(NoiseSchedule.linear().timesteps(steps, spacing)))
-    print(f"{n} images, {SAMPLERS[sampler].title}, {steps} steps, {evaluations} network evaluations an image, "
-          f"{seconds:.1f} s on {device_name(place)}: {out}")
+
+def evaluate_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic",
+                     eta: float = 0.0, samples: int = 5_000, seed: int = 0, features: str = "classifier", device: str = "auto",
+                     table: Path | None = None) -> None:
+    """Measure how far a checkpoint's samples are from the pictures it was trained on, and append the row to data/results.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        sampler: see s2dm_mini.samplers
+        steps: of the sampler
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        eta: noise added by DDIM
+        samples: number of images; distances are too large where they are few
+        seed: of the starting noise; every checkpoint starts from the same
+        features: classifier (the package's own; not FID), inception (as in the literature), or a TorchScript file of Inception
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/evaluations.csv
+    """
+    from .evaluate import evaluate
+
+    row = evaluate(checkpoint, sampler, steps, spacing, eta, samples, seed, features, device, table)
+    print(f"{row['checkpoint']}, {row['sampler']}, {steps} steps on the {spacing} grid, {row['nfe']} network evaluations an image")
+    print(f"Fréchet distance in {row['features']} features, {samples:,} samples: {row['fd']:.4g}; "
+          f"for infinitely many: {row['fd_infinite']:.4g}" + (" (too few samples)" if row["fd_infinite"] != row["fd_infinite"] else ""))
+    print(f"KID in the same: {row['kid']:.3e} (its subsets scatter by {row['kid_deviation']:.1e}); "
+          f"precision {row['precision']:.3f}, recall {row['recall']:.3f}")
+    print(f"{row['seconds']:.1f} s of sampling, {samples / row['seconds']:,.0f} images/s on {row['device']}")
+    if row["features"] != "inception":
+        print("This is not the FID of the literature: compare it only with distances in the same features.")
+
+
+def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
+    """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images.
+
+    Args:
+        config: how to train it
+        out: folder for cifar10-classifier.safetensors and cifar10-train.cifar10-classifier.safetensors
+    """
+    from tqdm import tqdm
+
+    from .classifier import save_classifier, train_classifier
+    from .data import cifar10
+    from .features import CLASSIFIER, ClassifierFeatures
+    from .metrics import compute_reference, write_reference
+
+    images, path = cifar10("train"), out / f"{CLASSIFIER}.safetensors"
+    bar = tqdm(train_classifier(config, images, cifar10("test")), total=config.epochs, unit=" epochs")
+    for record in bar:
+        bar.set_postfix_str(f"loss {record.loss:.3f}, test accuracy {record.accuracy:.2%}")
+    save_classifier(path, record, config, images)
+    features = ClassifierFeatures(path)
+    write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+    print(f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}")
+
+
+def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str, ...] = (), ship: bool = False, device: str = "auto",
+                table: Path | None = None) -> None:
+    """Train, measure and draw the networks that the package ships; started again, it goes on where it stopped.
+
+    Args:
+        size: quick (a CPU, minutes, shapes), cpu (a CPU, hours, CIFAR-10), full (one GPU, half an hour, CIFAR-10)
+        out: folder for the trainings
+        only: members to make, by the beginning of their names, e.g. nano-cifar10-s2dm10
+        ship: put them into data/checkpoints and data/pictures, where load_pretrained finds them
+        device: auto, cpu, cuda
+        table: CSV file for the measurements; by default data/results/evaluations.csv
+    """
+    from .zoo import build_zoo
+
+    done = build_zoo(size, out, only, ship, device, table)
+    print(f"All done, in {out}." if done else f"Stopped. What was done is in {out}; the same command goes on.")
 
 
 def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out: Path = Path("build/reproduction")) -> None:
@@ -138,14 +166,15 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
     print(f"CIFAR-10 is in {fetch_cifar10(folder)}")
 
 
-COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "reproduce": reproduce_command,
+COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
+            "train-classifier": train_classifier_command, "zoo": zoo_command, "reproduce": reproduce_command,
             "fetch": fetch_command}
 
 
 def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m s2dm_mini", description=__doc__)
-    except (CheckpointError, DataError, TrainingError, ReproductionError, ValueError, OSError) as error:
+    except (CheckpointError, DataError, TrainingError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped.")

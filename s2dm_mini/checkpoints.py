@@ -87,22 +87,35 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UN
     return model.eval().requires_grad_(False), header.get("record", {})
 
 
+def network_hash(network: UNet) -> str:
+    """SHA-256 of the weights, first 16 digits: which network a result rests on."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def images_seen(record: dict) -> int:
     """Images seen in all, those of the networks that this one was fine-tuned from included."""
     return record["images_seen"] + (images_seen(record["started_from"]) if record.get("started_from") else 0)
 
 
-def zoo() -> dict[str, dict]:
-    """The manifest of shipped checkpoints: name → file, sha256, config, data, images seen, loss."""
+def manifest() -> dict[str, dict]:
+    """What is shipped beside this package: name → file, sha256 and what it is."""
     try:
         return json.loads((ZOO / "manifest.json").read_text())
     except FileNotFoundError:
         return {}
 
 
+def zoo() -> dict[str, dict]:
+    """The shipped diffusion networks among it: name → file, sha256, parameters, unet, record of the training."""
+    return {name: entry for name, entry in manifest().items() if "unet" in entry}
+
+
 def pretrained_file(name: str) -> Path:
-    """The file of a shipped network, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
-    known = zoo()
+    """A shipped file, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
+    known = manifest()
     if name not in known:
         near = get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -132,8 +145,11 @@ def add_to_zoo(path: Path | str, name: str) -> Path:
     model, record = load_model(path)
     target = ZOO / f"{name}.safetensors"
     save_model(target, model, record)
-    manifest = zoo()
-    manifest[name] = {"file": target.name, "sha256": sha256(target), "parameters": sum(p.numel() for p in model.parameters()),
-                      "unet": model.config.to_dict(), "record": record}
-    write_whole(ZOO / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    ship(name, target, {"parameters": sum(p.numel() for p in model.parameters()), "unet": model.config.to_dict(), "record": record})
     return target
+
+
+def ship(name: str, path: Path, entry: dict) -> None:
+    """Enter a file of the zoo's folder in the manifest."""
+    entries = manifest() | {name: {"file": path.name, "sha256": sha256(path), **entry}}
+    write_whole(ZOO / "manifest.json", (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())

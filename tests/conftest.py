@@ -1,10 +1,17 @@
-"""What all tests share: one thread, so that sums run in one order on every machine, and an empty zoo to write into."""
+"""What all tests share: one thread, so that sums run in one order on every machine; an empty zoo to write into; real pictures."""
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from s2dm_mini import checkpoints
+from s2dm_mini.data import cifar10
 
 torch.set_num_threads(1)
+
+UNPACK = Path(__file__).resolve().parents[2] / "shared" / "tools" / "unpack_cifar10.py"
 
 
 @pytest.fixture
@@ -14,3 +21,21 @@ def zoo(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(checkpoints, "ZOO", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_features():
+    """The shipped classifier's features."""
+    from s2dm_mini.features import ClassifierFeatures
+
+    return ClassifierFeatures()
+
+
+@pytest.fixture(scope="session")
+def real_cifar10(tmp_path_factory):
+    """split → CIFAR-10, where the real images are beside the checkout; the test is skipped where they are not."""
+    if not UNPACK.exists():
+        pytest.skip("the real images are not beside this checkout")
+    folder = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(UNPACK), str(folder)], check=True, capture_output=True)
+    return lambda split: cifar10(split, folder)

@@ -2,8 +2,6 @@
 import gzip
 import io
 import math
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -404,15 +402,9 @@ def test_fetching_checks_and_unpacks(tmp_path, monkeypatch):
 
 # -------------------------------------------------------------------------------------------- the real images
 
-UNPACK = Path(__file__).resolve().parents[2] / "shared" / "tools" / "unpack_cifar10.py"
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not UNPACK.exists(), reason="the real images are not beside this checkout")
-def test_the_real_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "RECORDS_PER_FILE", 10_000)
-    subprocess.run([sys.executable, str(UNPACK), str(tmp_path)], check=True, capture_output=True)
-    train, test = cifar10("train", tmp_path), cifar10("test", tmp_path)
+def test_the_real_images(real_cifar10):
+    train, test = real_cifar10("train"), real_cifar10("test")
     assert (len(train), len(test)) == (50_000, 10_000)
     assert (torch.bincount(train.labels) == 5_000).all() and (torch.bincount(test.labels) == 1_000).all()
     mean = np.array([part.double().mean((0, 2, 3)).numpy() for part in train.pixels.split(5_000)]).mean(0) / 255

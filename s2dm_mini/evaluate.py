@@ -1,0 +1,134 @@
+"""Draw many samples from a network and measure how far they are from real pictures: one row of the ledger (results.py)."""
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import checkpoints, data, metrics, results
+from .features import ClassifierFeatures, InceptionFeatures
+from .losses import Denoiser
+from .samplers import SAMPLERS, sample
+from .schedule import NoiseSchedule
+from .train import best_device, device_name, load_data, seed_of
+from .unet import UNet
+
+BLOCK = 50  # images whose starting noise is drawn together
+
+
+def starting_noise(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """x_T for n images, (n, *shape), drawn on the CPU. Image i depends on the seed and i only, on every device and whatever n."""
+    blocks = [torch.randn(BLOCK, *shape, generator=torch.Generator().manual_seed(seed_of(seed, block))) for block in range(-(-n // BLOCK))]
+    return torch.cat(blocks)[:n]
+
+
+def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 50,
+         spacing: str = "quadratic", eta: float = 0.0, seed: int = 0, device: torch.device | str = "cpu",
+         batch: int | None = None) -> Iterator[Tensor]:
+    """Draw n images of (C, H, W) in batches, yielding each as pixels (B, C, H, W) uint8 on the CPU.
+
+    Every model given the same seed starts from the same noise, so that differences between models are paired. batch: by default
+    64 on a CPU, 500 on a GPU; it changes no image.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, not {n}.")
+    device = torch.device(device)
+    batch = batch or (64 if device.type == "cpu" else 500)
+    random = SAMPLERS[sampler].order == 0 or eta > 0 if sampler in SAMPLERS else False
+    for i, x_T in zip(range(0, n, batch), starting_noise(n, shape, seed).split(batch), strict=True):
+        noise = [torch.Generator(device).manual_seed(seed_of(seed, 1, j)) for j in range(i, i + len(x_T))] if random else None
+        yield data.to_pixels(sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)).cpu()
+
+
+def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[UNet, dict]:
+    """A network and the record of its training, by shipped name or by the file that `train` wrote."""
+    is_file = checkpoint not in checkpoints.zoo() and Path(checkpoint).suffix == ".safetensors"
+    return checkpoints.load_model(checkpoint if is_file else checkpoints.pretrained_file(checkpoint), device)
+
+
+def open_features(name: str, device: torch.device | str = "cpu") -> ClassifierFeatures | InceptionFeatures:
+    """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
+    if name == "classifier":
+        return ClassifierFeatures(device=device)
+    if name == "inception":
+        return InceptionFeatures(device=device)
+    if Path(name).suffix in (".pt", ".pth"):
+        return InceptionFeatures(name, device)
+    raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")
+
+
+def open_reference(data_name: str, size: int, features: ClassifierFeatures | InceptionFeatures) -> metrics.Reference:
+    """What samples are compared with: the training pictures; for CIFAR-10 in the package's own features no data set is needed."""
+    if data_name == "cifar10" and isinstance(features, ClassifierFeatures):
+        return metrics.reference("cifar10-train", features)
+    return metrics.reference(load_data(data_name, size), features)
+
+
+def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
+             seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> dict:
+    """Measure a checkpoint, append the row to `table` (data/results/evaluations.csv by default), and return it.
+
+    seconds counts the sampling only. Distances are nan where the samples are too few for them.
+    """
+    from tqdm import tqdm
+
+    place = torch.device(best_device() if device == "auto" else device)
+    network, record = open_network(checkpoint, place)
+    extract = open_features(features, place)
+    config, schedule = record["config"], NoiseSchedule.linear(record["config"]["T"])
+    size = network.config.image_size
+    real = open_reference(config["data"], size, extract)
+    shape = (network.config.image_channels, size, size)
+
+    start, pixels = time.perf_counter(), []
+    with tqdm(total=samples, unit=" images", desc=f"sampling {checkpoint}", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+        for part in draw(network, samples, shape, schedule, sampler, steps, spacing, eta, seed, place):
+            pixels.append(part)
+            bar.update(len(part))
+    seconds = time.perf_counter() - start
+    x = extract(torch.cat(pixels))
+    kid, kid_deviation = metrics.kernel_distance(real.features, x)
+    precision, recall = metrics.precision_recall(real.features, x)
+    row = {
+        "checkpoint": checkpoint, "data": record["data"],
+        "preset": config["preset"], "skip": config["skip"], "tau": config["tau"], "reading": config["reading"],
+        "training_seed": config["seed"], "images_seen": checkpoints.images_seen(record),
+        "network_sha256": checkpoints.network_hash(network),
+        "sampler": sampler, "spacing": spacing, "eta": eta, "steps": steps,
+        "nfe": SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))), "samples": samples, "sampling_seed": seed,
+        "features": extract.name, "features_sha256": extract.hash, "fd": round(metrics.frechet_distance(real.moments, x), 5),
+        "fd_infinite": round(metrics.frechet_distance_infinite(real.moments, x), 5) if samples >= 4 * x.shape[1] else float("nan"),
+        "kid": round(kid, 7), "kid_deviation": round(kid_deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4),
+        "seconds": round(seconds, 2), "device": device_name(place), "torch": torch.__version__, "commit": checkpoints.git_commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+    }
+    results.append_row(table or results.RESULTS / "evaluations.csv", row)
+    return row
+
+
+def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic",
+                    eta: float = 0.0, seed: int = 0, columns: int = 8, enlarge: int = 3, device: str = "auto") -> str:
+    """Draw n images from a checkpoint, side by side, into one PNG; returns a sentence on what it took."""
+    from PIL import Image
+
+    if columns < 1 or enlarge < 1:
+        raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
+    place = torch.device(best_device() if device == "auto" else device)
+    network, record = open_network(checkpoint, place)
+    schedule, size, channels = NoiseSchedule.linear(record["config"]["T"]), network.config.image_size, network.config.image_channels
+    start = time.perf_counter()
+    pixels = torch.cat(list(draw(network, n, (channels, size, size), schedule, sampler, steps, spacing, eta, seed, place)))
+    seconds = time.perf_counter() - start
+    rows = -(-n // columns)
+    sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
+    sheet[:n] = pixels
+    grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
+    picture = Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
+    return (f"{n} images, {SAMPLERS[sampler].title}, {steps} steps, {evaluations} network evaluations an image, "
+            f"{seconds:.1f} s on {device_name(place)}: {out}")

@@ -1,0 +1,52 @@
+"""The ledger: tables of measurements in data/results, one row a measurement, appended by commands only."""
+import csv
+import io
+from pathlib import Path
+
+from filelock import FileLock
+
+from .data import write_whole
+
+_CHECKOUT = Path(__file__).resolve().parent.parent / "data"
+RESULTS = (_CHECKOUT if _CHECKOUT.is_dir() else Path("data")) / "results"  # in a checkout its own; else below the working folder
+
+
+class ResultsError(Exception):
+    """A table of results that cannot be read or does not fit; the message says which file and why."""
+
+
+def append_row(path: Path | str, row: dict) -> None:
+    """Add a row to a CSV table, which is made with the row's keys as columns if it is not there.
+
+    The table is rewritten whole under a lock: a crash loses no row and leaves no half one, and of two processes one waits.
+    Raises ResultsError if the table has other columns.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            rows = read_rows(path) if path.exists() else []
+            columns = list(rows[0]) if rows else list(row)
+            if odd := sorted(set(columns) ^ set(row)):
+                raise ResultsError(f"{path} has other columns than this row: {', '.join(odd)} stand only in one of them. "
+                                   f"Give another file.")
+            text = io.StringIO(newline="")
+            table = csv.DictWriter(text, columns, lineterminator="\n")
+            table.writeheader()
+            table.writerows([*rows, row])
+            write_whole(path, text.getvalue().encode())
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be written ({error.strerror or error}); the row was {row}.") from error
+
+
+def read_rows(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a table, as texts by column. Raises ResultsError if a row has more or fewer cells than there are columns."""
+    path = Path(path)
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ResultsError(f"{path} cannot be read as a table ({error}).") from error
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ResultsError(f"{path}, line {number}, has not as many cells as there are columns; restore the file.")
+    return rows

@@ -1,0 +1,109 @@
+"""The zoo: which networks the package ships, and one command that trains, measures and draws them, at three sizes.
+
+    python -m s2dm_mini zoo --size cpu --out runs/zoo
+
+First a base is trained with L_0 from nothing. Then every member is fine-tuned from it: a twin with L_0, and one for each S²-DM setting,
+with the same seed, so that all twins see the same images, timesteps and noise ε₁ and differ in their loss alone. Started again, the
+command goes on where it was stopped, and does nothing that is done.
+"""
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import checkpoints, results
+from .evaluate import evaluate, samples_picture
+from .progress import train_with_bar
+from .train import TrainConfig
+
+# name → (skip, τ); S²-DM^k has skip = k − 1
+TWINS = {"l0": (9, 1.0), "s2dm2": (1, 0.99), "s2dm10": (9, 0.99), "s2dm50": (49, 0.99), "s2dm50-tau0.9": (49, 0.9)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A size of the zoo."""
+
+    base: TrainConfig
+    tune: TrainConfig  # of every twin; skip, tau and start are filled in
+    twins: tuple[str, ...] = tuple(TWINS)
+    samples: int = 2_000  # drawn from each member to measure it
+    steps: int = 20  # of DDIM on the quadratic grid
+
+
+_SHAPES = TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=32, learning_rate=5e-3, warmup=50, ema_decay=0.99, log_every=20,
+                      images=30_000)
+# fp32 since bf16 is slower on most CPUs, and two shards, so that one process or two may train it.
+_NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32", shards=2,
+                    log_every=25, images=400_000)
+_COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
+
+
+def _fine_tuning(base: TrainConfig, **budget: float) -> TrainConfig:
+    """The same at less than half the learning rate, for a shorter time."""
+    return replace(base, **{"learning_rate": 0.4 * base.learning_rate, "warmup": 100, "images": None, "minutes": None, **budget})
+
+
+SIZES = {
+    # A CPU, a few minutes.
+    "quick": {"tiny-shapes": Plan(_SHAPES, _fine_tuning(_SHAPES, images=4_000), samples=1_000)},
+    # A CPU, some hours. The base goes on from the `nano` that is shipped, so that whoever has the hours to spare makes the zoo better.
+    "cpu": {"nano-cifar10": Plan(replace(_NANO, start="nano-cifar10-l0", seed=4), _fine_tuning(_NANO, batch=32, images=24_000)),
+            "nano-shapes": Plan(replace(_NANO, data="shapes", images=64_000), _fine_tuning(replace(_NANO, data="shapes"), images=6_400),
+                                twins=("l0",))},
+    # One GPU, half an hour.
+    "full": {"compact-cifar10": Plan(_COMPACT, _fine_tuning(_COMPACT, minutes=2.5), samples=10_000)},
+}
+
+
+def build_zoo(size: str, out: Path, only: tuple[str, ...] = (), ship: bool = False, device: str = "auto",
+              table: Path | None = None) -> bool:
+    """Train, measure and draw the zoo of a size in `out`; returns whether all is done, False after Ctrl-C.
+
+    only: beginnings of member names; the base is trained whatever they are. ship: copy the members into data/checkpoints and their
+    pictures into data/pictures. table: CSV file for the measurements, data/results/evaluations.csv by default.
+    """
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}.")
+    members = [f"{family}-{twin}" for family, plan in SIZES[size].items() for twin in plan.twins]
+    if only and not any(name.startswith(only) for name in members):
+        raise ValueError(f"no member of the size {size} starts with {' or '.join(only)}; there are {', '.join(members)}.")
+    table = table or results.RESULTS / "evaluations.csv"
+    for family, plan in SIZES[size].items():
+        chosen = [twin for twin in plan.twins if not only or f"{family}-{twin}".startswith(only)]
+        base = out / f"{family}-base"
+        if not chosen:
+            continue
+        if not _trained(replace(plan.base, out=base, device=device), f"{family}-base"):
+            return False
+        images = plan.tune.images
+        for twin in chosen:
+            name, (skip, tau) = f"{family}-{twin}", TWINS[twin]
+            config = replace(plan.tune, skip=skip, tau=tau, start=(base / "model.safetensors").as_posix(), out=out / name, device=device)
+            if images:  # what the first twin managed in its minutes, all others get to see too
+                config = replace(config, images=images, minutes=None)
+            if not _trained(config, name):
+                return False
+            _, record = checkpoints.load_model(out / name / "model.safetensors")
+            images = record["images_seen"]
+            _show(name, out / name / "model.safetensors", plan, ship, device, table)
+    return True
+
+
+def _trained(config: TrainConfig, name: str) -> bool:
+    """Train to the end of the budget, from wherever the folder stands; False if stopped on the way."""
+    begun = (Path(config.out) / "state.safetensors").exists()
+    return not train_with_bar(config, resume=begun, title=name).stopped
+
+
+def _show(name: str, path: Path, plan: Plan, ship: bool, device: str, table: Path) -> None:
+    """Measure a member, unless the table has it, and draw 64 samples of it."""
+    checkpoint, picture = str(path.as_posix()), path.with_name(f"{name}.png")
+    if ship:
+        checkpoints.add_to_zoo(path, name)
+        checkpoint, picture = name, results.RESULTS.parent / "pictures" / f"{name}.png"
+    asked = {"checkpoint": checkpoint, "sampler": "ddim", "spacing": "quadratic", "steps": plan.steps, "samples": plan.samples,
+             "network_sha256": checkpoints.network_hash(checkpoints.load_model(path)[0])}
+    done = results.read_rows(table) if table.exists() else []
+    if not any(all(row.get(column) == str(value) for column, value in asked.items()) for row in done):
+        row = evaluate(checkpoint, "ddim", plan.steps, "quadratic", samples=plan.samples, device=device, table=table)
+        print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
+    samples_picture(checkpoint, picture, n=64, steps=plan.steps, columns=16, enlarge=2, device=device)
