@@ -31,7 +31,7 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
     """Draw n images of (C, H, W) in batches, yielding each as pixels (B, C, H, W) uint8 on the CPU.
 
     Every model given the same seed starts from the same noise, so that differences between models are paired. batch: by default
-    64 on a CPU, 500 on a GPU; it changes no image.
+    64 on a CPU, 500 on a GPU; it changes nothing but how sums are rounded.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")

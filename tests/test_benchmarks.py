@@ -58,15 +58,6 @@ def test_operations_of_both_sides(speed):
     assert 2.8 < train / (drawn / speed.STEPS) < 3.3 and their_train > train
 
 
-def test_distance_of_gaussians(levers):
-    """Fréchet distance of grey images, all pixels alike: (m₁ − m₂)² + (s₁ − s₂)² of their grey, once each of 12 block means."""
-    grey = [torch.randn(4000, generator=torch.Generator().manual_seed(i)) * s + m for i, (m, s) in enumerate([(100, 10), (130, 25)])]
-    sets = [values.round().clamp(0, 255).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8) for values in grey]
-    (m1, s1), (m2, s2) = (((x[:, 0, 0, 0].double() / 127.5).mean().item(), (x[:, 0, 0, 0].double() / 127.5).std().item()) for x in sets)
-    assert levers.distance(*sets) == pytest.approx(12 * ((m1 - m2) ** 2 + (s1 - s2) ** 2), rel=1e-6)
-    assert levers.distance(sets[0], sets[0]) == pytest.approx(0, abs=1e-6)
-
-
 def test_levers_table_by_hand(levers):
     found = {"base": [1.0, 2.0, 6.0], "lr-x3": [0.5, 1.0, 3.0]}
     results = {name: [{"distance": d, "images_seen": 1500, "minutes": 2} for d in values] for name, values in found.items()}
@@ -78,6 +69,7 @@ def test_levers_table_by_hand(levers):
 @pytest.mark.slow
 def test_levers_run_only_what_is_missing(levers, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
+    monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(levers, "load_data", lambda name, size: data.shapes(64, size=size))
     base = replace(levers.SIZES["quick"].base, batch=8, device="cpu", log_every=1)
     monkeypatch.setitem(levers.SIZES, "quick", levers.Size(base, decays=(0.5,), samples=32))

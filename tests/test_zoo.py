@@ -1,4 +1,5 @@
 """The zoo's command at a size of its own: members differ in their loss alone, and a second start does nothing twice."""
+import re
 import signal
 import subprocess
 import sys
@@ -90,3 +91,17 @@ def test_every_size_trains_the_members_that_it_names():
             for config in (plan.base, plan.tune):
                 assert (config.preset, config.data, config.tau) == (preset, data, 1.0), family
             assert set(plan.twins) <= set(TWINS)
+
+
+def test_the_zoos_page_says_what_was_measured():
+    """Each network's row in data/checkpoints/README.md holds the numbers of its row in data/results."""
+    page = (checkpoints.ZOO / "README.md").read_text()
+    rows = {row["network_sha256"]: row for row in read_rows(results.RESULTS / "evaluations.csv")
+            if (row["sampler"], row["spacing"], row["steps"], row["samples"]) == ("ddim", "quadratic", "20", "2000")}
+    for name, entry in checkpoints.zoo().items():
+        stated = re.search(rf"\| `{re.escape(name)}` \|.*", page)
+        assert stated, f"{name} is shipped, and not on the page"
+        images, *_, distance, kid = [cell.strip() for cell in stated.group().strip("|").split("|")][2:]
+        assert int(images.replace(",", "")) == checkpoints.images_seen(entry["record"])
+        found = rows.get(checkpoints.network_hash(checkpoints.load_pretrained(name)))
+        assert (distance, kid) == ((f"{float(found['fd']):.3f}", f"{float(found['kid']):.4f}") if found else ("", ""))

@@ -19,16 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from speed import diffusers_training
-from torch import Tensor
 
-from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, sample, train
+from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, train
 from s2dm_mini.checkpoints import load_model
-from s2dm_mini.data import Images, to_pixels, write_whole
+from s2dm_mini.data import Images, write_whole
+from s2dm_mini.evaluate import draw
+from s2dm_mini.features import ClassifierFeatures
 from s2dm_mini.interop import from_diffusers, to_diffusers
+from s2dm_mini.metrics import Reference, frechet_distance, reference
 from s2dm_mini.train import best_device, device_name, load_data, seed_of
 
 
@@ -45,11 +45,11 @@ class Size:
 # 500 steps learn anything.
 SIZES = {
     "quick": Size(TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=16, learning_rate=2e-3, warmup=50, images=8_000),
-                  decays=(0.9,), samples=512),
-    "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, warmup=100, images=100_000), decays=(0.9,), samples=2_048),
-    "full": Size(TrainConfig(data="cifar10", preset="compact", tau=1.0, minutes=10), decays=(0.9995, 0.999), samples=10_240),
+                  decays=(0.9,), samples=1_000),
+    "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, warmup=100, images=100_000), decays=(0.9,), samples=2_000),
+    "full": Size(TrainConfig(data="cifar10", preset="compact", tau=1.0, minutes=10), decays=(0.9995, 0.999), samples=10_000),
 }
-DRAWN_AT_ONCE, STEPS = 256, 20
+STEPS = 20
 PEER, PEER_BUDGET = "diffusers, 3 × the budget", 3
 
 
@@ -70,26 +70,12 @@ def levers(size: Size) -> dict[str, dict]:
 
 # ------------------------------------------------------------------------------------------------------ distance
 
-def distance(drawn: Tensor, real: Tensor) -> float:
-    """Fréchet distance of two sets of images, taken for Gaussian in their 4×4 block means; (N, C, H, W) uint8 each."""
-    def moments(pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        blocks = F.avg_pool2d(pixels.cpu().double() / 127.5 - 1, 4).flatten(1).numpy()  # (N, C·H·W/16)
-        return blocks.mean(0), np.cov(blocks, rowvar=False)
-
-    (m1, c1), (m2, c2) = moments(drawn), moments(real)
-    root = np.sqrt(np.linalg.eigvals(c1 @ c2).real.clip(min=0)).sum()  # trace of the square root of C₁·C₂
-    return float(np.square(m1 - m2).sum() + np.trace(c1 + c2) - 2 * root)
-
-
-@torch.inference_mode()
-def draw(network: UNet, n: int, seed: int) -> Tensor:
-    """(n, C, H, W) uint8, by DDIM."""
-    denoiser, schedule, config = for_sampling(network), NoiseSchedule.linear(), network.config
-    generator = torch.Generator().manual_seed(seed_of(seed, 3))
-    x_T = torch.randn(n, config.image_channels, config.image_size, config.image_size, generator=generator)
-    device = network.conv_in.weight.device
-    return torch.cat([to_pixels(sample(denoiser, part.to(device), schedule, "ddim", STEPS, "quadratic")).cpu()
-                      for part in x_T.split(DRAWN_AT_ONCE)])
+def distance(network: UNet, n: int, seed: int, real: Reference, features: ClassifierFeatures) -> float:
+    """Fréchet distance of n images drawn from the network to the real ones, in the classifier's features."""
+    config, device = network.config, network.conv_in.weight.device
+    shape = (config.image_channels, config.image_size, config.image_size)
+    drawn = torch.cat(list(draw(for_sampling(network), n, shape, NoiseSchedule.linear(), "ddim", STEPS, seed=seed, device=device)))
+    return frechet_distance(real.moments, features(drawn))
 
 
 # ------------------------------------------------------------------------------------------------------ training
@@ -116,15 +102,16 @@ def their_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
     return from_diffusers(network), {"images_seen": seen, "minutes": minutes, "device": device_name(torch.device(device))}
 
 
-def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: TrainConfig, images: Images, samples: int) -> dict:
+def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: TrainConfig, images: Images,
+           judge: Callable[[UNet, int], float]) -> dict:
     """Train, draw, judge; or read what was found before."""
     path = config.out / "result.json"
     if not path.exists():
         torch.compiler.reset()  # the networks before this one are done with
         network, record = make(config, images)
-        found = distance(draw(network, samples, config.seed), images.pixels)
+        found = judge(network, config.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"distance": found, "samples": samples, **record}, indent=1).encode())
+        write_whole(path, json.dumps({"distance": found, **record}, indent=1).encode())
     return json.loads(path.read_text())
 
 
@@ -166,19 +153,26 @@ def main() -> None:
         parser.error(f"there is no lever {min(unknown)}; there are {', '.join(changes)}.")
     if args.together:
         changes[" + ".join(args.together)] = {key: value for name in args.together for key, value in changes[name].items()}
-    images = load_data(base.data, PRESETS[base.preset].image_size)
+    images, features = load_data(base.data, PRESETS[base.preset].image_size), ClassifierFeatures()
+    real = reference(images, features)
+
+    def judge(network: UNet, seed: int) -> float:
+        return distance(network, size.samples, seed, real, features)
+
     budget = f"{base.minutes:g}-minutes" if base.minutes else f"{base.images}-images"
     results = {name: [] for name in [*changes, PEER]}
     for seed in range(args.seeds):
         for name in results:
             folder = args.out / f"{args.size}-{budget}" / name.replace(" ", "") / f"seed-{seed}"
             config = replace(base, **changes.get(name, {}), seed=seed, out=folder)
-            found = result(their_network if name == PEER else our_network, config, images, size.samples)
+            found = result(their_network if name == PEER else our_network, config, images, judge)
             results[name].append(found)
             print(f"seed {seed}, {name}: {found['distance']:.4f} after {found['minutes']:.1f} minutes", flush=True)
-    sets = images.pixels[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))].split(size.samples)
+    some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:size.samples]
+    floor = frechet_distance(real.moments, features(images.pixels[some]))
     print(f"\n{results['base'][0]['device']}; {args.size}, {budget.replace('-', ' ')}, {size.samples:,} images drawn; "
-          f"{args.seeds} seeds, mean ± standard error. As many of the data's own images: {distance(sets[0], images.pixels):.4f}\n")
+          f"{args.seeds} seeds, mean ± standard error. Fréchet distance in the features of {features.name}; "
+          f"as many of the data's own images: {floor:.4f}\n")
     print(table(results, changes))
 
 
