@@ -312,7 +312,8 @@ def complaint(view: View) -> str:
         return ""
     s, who = view.setting, "both rows" if view.l0.largest > DIVERGED else "S²-DM"
     mend = "take more steps, another spacing or another sampler" if who == "both rows" else "take τ nearer to 1, or a smaller skip"
-    return f"{SAMPLERS[s.sampler].title} with {s.steps} steps diverged for {who}: values reach {largest:.3g}, pictures lie in −1 to 1; {mend}."
+    return (f"{SAMPLERS[s.sampler].title} with {s.steps} steps diverged for {who}: values reach {largest:.3g}, "
+            f"pictures lie in −1 to 1; {mend}.")
 
 
 # --------------------------------------------------------------------------------------------- skip × τ, one latent
