@@ -89,18 +89,16 @@ class Explorer(widgets.VBox):
     def __init__(self, setting: Setting):
         self.first, self.second = End("from", setting.first), End("to", setting.second)
         self._make_controls(setting)
-        picture = {"format": "png", "layout": widgets.Layout(max_width="100%", object_fit="contain")}
-        self.strip = widgets.Image(**picture, tooltip="Rows: L₀, S²-DM from the same noise, and the change, amplified")
-        self.curves = widgets.Image(**picture, tooltip="The factor s_t, the size of the predicted noise, and the distance of neighbours")
-        self.map = widgets.Image(format="png", tooltip="The first end for many values of skip and τ",
-                                 layout=widgets.Layout(grid_area="1 / 1 / 2 / 2", width=f"{cell(0, len(SKIPS))[0]}px"))
+        # No tooltips on images: with one, the front end (ipywidgets 8.1) fails to show them.
+        self.strip, self.curves = (widgets.Image(format="png", layout=widgets.Layout(width=f"{LEFT + STRIP + GAP}px", max_width="100%"))
+                                   for _ in range(2))
+        self.map = widgets.Image(format="png", layout=widgets.Layout(grid_area="1 / 1 / 2 / 2", width=f"{cell(0, len(SKIPS))[0]}px"))
         self.message = widgets.HTML()
         self.files = widgets.HTML()
         self.tabs = widgets.Tab([widgets.VBox([self.strip, self.curves]), self._clickable_map()], titles=["strip", "map of skip and τ"])
-        controls = [widgets.HBox([self.family, self.first, self.second], layout=widgets.Layout(flex_flow="row wrap")),
-                    widgets.HBox([self.skip, self.tau_slider, self.tau, self.how], layout=widgets.Layout(flex_flow="row wrap")),
-                    widgets.HBox([self.sampler, self.steps, self.spacing, self.eta], layout=widgets.Layout(flex_flow="row wrap")),
-                    widgets.HBox([self.way, self.frames, self.amplify], layout=widgets.Layout(flex_flow="row wrap"))]
+        rows = ([self.family, self.how, self.way], [self.first, self.second], [self.skip, self.tau_slider, self.tau],
+                [self.sampler, self.spacing, self.eta], [self.steps, self.frames, self.amplify])
+        controls = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap", align_items="center")) for row in rows]
         super().__init__([*controls, self.message, self.tabs, self.files])
         for name, widget in self._named().items():
             widget.add_class(f"s2dm-{name.replace('_', '-')}")

@@ -216,15 +216,17 @@ def upload(name: str, content: bytes) -> bytes:
     if len(content) > UPLOAD_BYTES:
         raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
                          "Save a smaller copy: 32 × 32 pixels are enough.")
+    too_many = f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: 32 × 32 pixels are enough."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a picture too large for Pillow's taste is refused below
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
             picture = Image.open(io.BytesIO(content))
-        if picture.width * picture.height > UPLOAD_PIXELS:
-            raise ValueError(f"{name} has {picture.width:,} × {picture.height:,} pixels; at most {UPLOAD_PIXELS:,} can be used. "
-                             "Save a smaller copy: 32 × 32 pixels are enough.")
+        if picture.width * picture.height > UPLOAD_PIXELS:  # so far only the header was read
+            raise ValueError(too_many)
         picture = ImageOps.exif_transpose(picture).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(too_many) from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} is no picture that can be read; PNG, JPEG, GIF, BMP and WebP can.") from error
     return _png(ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS))
 
