@@ -9,6 +9,15 @@ from .train import TrainConfig, train
 from .unet import PRESETS, UNet, UNetConfig, for_sampling
 
 __version__ = "0.1.0"
+
 __all__ = ["GaussianDenoiser", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet", "UNetConfig",
-           "cifar10", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage", "simple_loss", "skip_step_loss",
-           "timesteps", "train", "trajectory"]
+           "cifar10", "explore", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage", "simple_loss",
+           "skip_step_loss", "timesteps", "train", "trajectory"]
+
+
+def explore(**setting):
+    """The latent explorer as a notebook widget; keywords as in `strips.Setting`, such as skip=49, tau=0.9, steps=20."""
+    from .explorer import Explorer  # here, because ipywidgets take their time to import
+    from .strips import Setting
+
+    return Explorer(Setting(**setting))

@@ -58,7 +58,7 @@ def test_constraints_lie_in_the_ranges(requirement):
 
 def test_what_the_package_imports_is_declared():
     """Every third-party module that the library imports is a run dependency or comes with one that exists to bring it."""
-    comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib"}
+    comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib", "traitlets": "ipywidgets"}
     declared = {canonical(r.name) for r in RUN}
     optional = {"diffusers"}  # interop.py, imported only when it is used
     for path in (ROOT / "s2dm_mini").rglob("*.py"):

@@ -1,0 +1,196 @@
+"""How good an interpolation is, in numbers: paths through feature space, the midpoints as pictures, the way back from a picture to
+its noise, and on `shapes`, where the factors are known, how straight each factor moves.
+
+A *feature map* is any callable features(pixels) with pixels (N, 3, H, W) uint8 → (N, D) floating. `coarse_pixels` needs no network.
+Every measure of a path is one number a pair of ends, so that two models, drawn from the same ends, are compared pair by pair.
+"""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data import SHAPES, draw_shapes, to_pixels, to_unit_range
+from .latents import interpolate, invert
+from .losses import Denoiser
+from .samplers import sample
+from .schedule import NoiseSchedule
+
+FeatureMap = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over pairs with its standard error."""
+
+    mean: float
+    error: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Estimate":
+        """From one value a pair, (P,)."""
+        values = values.double()
+        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(values.mean().item() if len(values) else math.nan, error, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.error:.3f}"
+
+    @property
+    def clear(self) -> bool:
+        """Further from 0 than two standard errors: only then is a difference called one."""
+        return abs(self.mean) > 2 * self.error
+
+
+def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: int = 7, way: str = "slerp", sampler: str = "ddim",
+           steps: int = 10, spacing: str = "quadratic", pairs_at_once: int = 8) -> Tensor:
+    """Draw the way between P pairs of noises. ends: (P, 2, C, H, W). Returns pixels (P, frames, C, H, W) uint8 on the CPU."""
+    drawn = []
+    for some in ends.split(pairs_at_once):
+        x_T = torch.cat([interpolate(a, b, frames, way) for a, b in some])  # (pairs·frames, C, H, W)
+        drawn.append(to_pixels(sample(denoiser, x_T, schedule, sampler, steps, spacing)).cpu())
+    return torch.cat(drawn).unflatten(0, (len(ends), frames))
+
+
+# ------------------------------------------------------------------------------------------ paths in feature space
+
+def path_measures(path: Tensor) -> dict[str, Tensor]:
+    """Four numbers a path, (P,) each. path: (P, F, D), the features of F frames.
+
+    mean step, worst step: distances of neighbouring frames, in units of the features
+    detour:     length of the path over the distance of its ends; 1 is straight
+    unevenness: standard deviation of the steps over their mean; 0 is constant speed
+    """
+    if path.ndim != 3 or path.shape[1] < 3:
+        raise ValueError(f"a path must be (P, F, D) with at least 3 frames, not {tuple(path.shape)}.")
+    step = path.double().diff(dim=1).norm(dim=2)  # (P, F − 1)
+    ends = (path[:, -1] - path[:, 0]).double().norm(dim=1)
+    tiny = torch.finfo(torch.float32).tiny  # ends that coincide: nothing moves, and nothing is divided by 0
+    return {"mean step": step.mean(1), "worst step": step.amax(1), "detour": step.sum(1) / ends.clamp(min=tiny),
+            "unevenness": step.std(1, correction=0) / step.mean(1).clamp(min=tiny)}
+
+
+def coarse_pixels(pixels: Tensor) -> Tensor:
+    """The plainest feature map: colours averaged over an 8×8 grid, in grey levels. (N, 3, H, W) uint8 → (N, 192) float32.
+
+    It sees where what colour is, and no texture; it knows nothing of objects.
+    """
+    return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½) of features (N, D) and (M, D) (Heusel et al., 2017).
+
+    With Σ_a = AᵀA and Σ_b = BᵀB, the trace of the root is the sum of the singular values of A·Bᵀ: small where N and M are.
+    """
+    a, b = a.double(), b.double()
+    A, B = ((x - x.mean(0)) / math.sqrt(len(x) - 1) for x in (a, b))
+    root = torch.linalg.svdvals(A @ B.T).sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + A.square().sum() + B.square().sum() - 2 * root).item()
+
+
+def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
+    """(P, F, 3, H, W) uint8 → (P, F, D)."""
+    return features(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+
+
+def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], groups: int = 10) -> Estimate:
+    """How much further the midpoints' features are from those of the ends than one set of ends is from another.
+
+    path: (P, F, D), F odd. distance(a, b): between two sets of features, such as `metrics.frechet_distance`; with few pairs it is
+    much too large, but by the same amount in distance(midpoints, second ends) and distance(first ends, second ends), whose
+    difference this is: 0 if midpoints are pictures like any other. The error is a jackknife over groups of pairs.
+    """
+    if path.shape[1] % 2 == 0:
+        raise ValueError(f"a path of {path.shape[1]} frames has none in the middle; take an odd number.")
+    if len(path) < 2 * groups:
+        raise ValueError(f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed.")
+
+    def excess(some: Tensor) -> float:
+        first, middle, last = some[:, 0], some[:, some.shape[1] // 2], some[:, -1]
+        return distance(middle, last) - distance(first, last)
+
+    group = torch.arange(len(path)) % groups
+    without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)
+    error = ((groups - 1) / groups * (without - without.mean()).square().sum()).sqrt().item()
+    return Estimate(excess(path), error, len(path))
+
+
+# ------------------------------------------------------------------------------------- from pictures and back again
+
+def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, features: FeatureMap, steps: int = 10,
+               spacing: str = "quadratic", refinements: int = 0) -> dict[str, Tensor]:
+    """Encode pictures (N, 3, H, W) uint8 by inversion, draw them again with DDIM, and compare; one number a picture, (N,) each.
+
+    grey levels: root mean square difference of the pixels, of 255
+    fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
+    """
+    back = []
+    for some in pixels.split(50):
+        x_T = invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements)
+        back.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
+    back = torch.cat(back)
+    true, found = features(pixels).double(), features(back).double()
+    return {"grey levels": (back.float() - pixels.float()).square().flatten(1).mean(1).sqrt(),
+            "fidelity": (found - true).norm(dim=1) / torch.pdist(true).mean()}
+
+
+# ---------------------------------------------------------------------------------------------- factors of `shapes`
+
+FACTOR_RANGE = {"hue": 1.0, "radius": 0.3, "x": 0.7, "y": 0.7, "background": 0.5}
+
+
+def read_factors(pixels: Tensor) -> dict[str, Tensor]:
+    """The factors of scenes as `data.shapes` draws them, read off the pixels (N, 3, H, W) uint8; (N,) float32 each, shape int64.
+
+    Ground: the median of the border. Colour: the mean of the twentieth of the pixels that differ most from the ground. Cover: how
+    far each pixel is on the way from one to the other; its mean gives the radius, that of a disc of equal area; its centre of
+    gravity the place. Shape: the one that, drawn with these factors, is nearest. Where nothing is seen, all this means nothing.
+    """
+    x = pixels.float() / 255  # (N, 3, H, W)
+    border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2).mean(1)  # (N, 2·(H + W))
+    ground = border.median(dim=1).values  # (N,)
+    off = (x - ground[:, None, None, None]).flatten(2)  # (N, 3, H·W)
+    far = off.norm(dim=1).topk(max(off.shape[2] // 20, 1), dim=1).indices  # (N, k)
+    colour = off.gather(2, far[:, None].expand(-1, 3, -1)).mean(2)  # relative to the ground, (N, 3)
+    cover = (torch.einsum("nci,nc->ni", off, colour) / colour.square().sum(1, keepdim=True).clamp(min=1e-6)).clamp(0, 1)  # (N, H·W)
+    size = pixels.shape[-1]
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    weight = cover.unflatten(1, (size, size)) / cover.sum(1).clamp(min=1e-6)[:, None, None]
+    turn = torch.tensor([0, 1, 2]) / 3 * 2 * math.pi
+    hue = torch.atan2(colour @ turn.sin(), colour @ turn.cos()) / (2 * math.pi) % 1
+    factors = {"hue": hue, "radius": (4 * cover.mean(1) / math.pi).sqrt(), "background": ground,
+               "x": (weight.sum(1) * axis).sum(1), "y": (weight.sum(2) * axis).sum(1)}
+    drawn = torch.stack([draw_shapes(factors | {"shape": torch.full_like(hue, kind)}, size) for kind in range(len(SHAPES))])
+    factors["shape"] = (drawn.float() - pixels.float()).square().flatten(2).mean(2).argmin(0)
+    return factors
+
+
+def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tensor:
+    """Net change over summed changes, |Σδ|/Σ|δ|, for each path whose net change is at least a quarter of `extent`: 1 is monotone.
+
+    values: (P, F), one factor along P paths. circular: values on a circle of length `extent`, such as the hue. Returns (P',).
+    A path that wanders at random comes to about 1/√(F−1).
+    """
+    step = values.double().diff(dim=1)  # (P, F − 1)
+    if circular:
+        step = (step + extent / 2) % extent - extent / 2
+    net = step.sum(1).abs()
+    moves = net >= extent / 4
+    return net[moves] / step.abs().sum(1)[moves]
+
+
+def needless_changes(shape: Tensor) -> Tensor:
+    """How often the shape changes along each path beyond the one change that different ends need. shape: (P, F). Returns (P,)."""
+    changes = (shape.diff(dim=1) != 0).sum(1)
+    return changes - (shape[:, 0] != shape[:, -1]).long()
+
+
+def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
+    """Monotonicity of each factor along paths (P, F, 3, H, W) of `shapes`, and needless changes of the shape; one value a path."""
+    factors = {name: value.unflatten(0, pixels.shape[:2]) for name, value in read_factors(pixels.flatten(0, 1)).items()}  # (P, F)
+    found = {f"monotone {name}": monotonicity(factors[name], extent, name == "hue") for name, extent in FACTOR_RANGE.items()}
+    return found | {"needless shapes": needless_changes(factors["shape"]).double()}

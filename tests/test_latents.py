@@ -1,0 +1,98 @@
+"""Ways between noises, written a second time with numpy; and inversion, against exact denoisers and its own sampler."""
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from s2dm_mini import GaussianDenoiser, NoiseSchedule, sample
+from s2dm_mini.latents import WAYS, interpolate, invert, lerp, slerp
+
+SCHEDULE = NoiseSchedule.linear()
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 8, 8), (1, 5)])
+def test_slerp_is_the_formula_with_the_angle_from_arccos(shape):
+    a, b = noise(*shape), noise(*shape, seed=1)
+    u, v = a.numpy().ravel(), b.numpy().ravel()
+    omega = np.arccos(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
+    weights = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
+    expected = [(np.sin((1 - w) * omega) * u + np.sin(w * omega) * v) / np.sin(omega) for w in weights.numpy()]
+    assert np.allclose(slerp(a, b, weights).flatten(1), expected, atol=1e-12)
+
+
+def test_slerp_keeps_the_length_and_turns_at_even_speed():
+    a, b = noise(3, 16, 16), noise(3, 16, 16, seed=1)
+    a, b = a / a.norm(), 1 * b / b.norm()
+    way = slerp(a, b, torch.linspace(0, 1, 7, dtype=torch.float64)).flatten(1)
+    assert torch.allclose(way.norm(dim=1), torch.ones(7, dtype=torch.float64))
+    angles = (way[1:] * way[:-1]).sum(1).acos()
+    assert torch.allclose(angles, angles[:1].expand(6))
+
+
+def test_the_middle_of_a_line_between_noises_has_half_the_variance_and_of_a_circle_all_of_it():
+    a, b, half = noise(100_000), noise(100_000, seed=1), torch.tensor([0.5], dtype=torch.float64)
+    assert lerp(a, b, half).var().item() == pytest.approx(0.5, abs=0.01)
+    assert slerp(a, b, half).var().item() == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_interpolate_starts_and_ends_at_the_ends(way):
+    a, b = noise(3, 4, 4).float(), noise(3, 4, 4, seed=1).float()
+    frames = interpolate(a, b, 5, way)
+    assert frames.shape == (5, 3, 4, 4) and frames.dtype == torch.float32
+    assert torch.allclose(frames[0], a, atol=1e-6) and torch.allclose(frames[-1], b, atol=1e-6)
+
+
+def test_slerp_between_vectors_of_one_direction_is_the_line_and_between_opposite_ones_refused():
+    a = noise(6)
+    half = torch.tensor([0.5], dtype=torch.float64)
+    assert torch.allclose(slerp(a, 3 * a, half)[0], 2 * a)
+    with pytest.raises(ValueError, match="opposite"):
+        slerp(a, -a, half)
+    with pytest.raises(ValueError, match="zero"):
+        slerp(a, 0 * a, half)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, "at least 2"), ({"way": "nlerp"}, "slerp, lerp"),
+                                                  ({"frames": True}, "integer")])
+def test_interpolate_says_what_is_wrong(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        interpolate(noise(3), noise(3, seed=1), **arguments)
+
+
+@pytest.mark.parametrize(("steps", "spacing"), [(5, "uniform"), (10, "quadratic"), (20, "trailing")])
+def test_plain_inversion_of_a_gaussian_is_a_product_of_its_steps(steps, spacing):
+    v = 0.25
+    gaussian, x0 = GaussianDenoiser(torch.zeros(1), torch.tensor([v]), SCHEDULE), noise(9, 1)
+    alpha_bar, x, before = SCHEDULE.alpha_bar, x0.clone(), 1.0
+    for t in SCHEDULE.timesteps(steps, spacing).flip(0):
+        now = alpha_bar[t].item()
+        eps = math.sqrt(1 - now) / (now * v + 1 - now) * x  # the network is told t, and shown x of the step before
+        x = math.sqrt(now) * ((x - math.sqrt(1 - before) * eps) / math.sqrt(before)) + math.sqrt(1 - now) * eps
+        before = now
+    assert torch.allclose(invert(gaussian, x0, SCHEDULE, steps, spacing), x, atol=1e-12)
+
+
+def test_refinements_close_in_on_the_exact_inverse():
+    gaussian, x0 = GaussianDenoiser(torch.zeros(2), torch.tensor([0.25, 0.06]), SCHEDULE), 0.5 * noise(5, 2)
+    errors = []
+    for refinements in (0, 2, 6, 60):
+        x_T = invert(gaussian, x0, SCHEDULE, 10, "quadratic", refinements)
+        errors.append((sample(gaussian, x_T, SCHEDULE, steps=10, spacing="quadratic") - x0).abs().max().item())
+    assert errors[0] > errors[1] > errors[2] > errors[3]
+    assert errors[3] < 1e-9
+
+
+def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
+    gaussian = GaussianDenoiser(torch.zeros(1), torch.ones(1), SCHEDULE)
+    with pytest.raises(ValueError, match="1 values"):
+        invert(gaussian, torch.tensor([[math.nan], [0.0]]), SCHEDULE)
+    with pytest.raises(ValueError, match="refinements"):
+        invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=-1)
+    with pytest.raises(ValueError, match="left the finite numbers"):
+        invert(lambda x, t: x * 1e30, torch.ones(1, 1), SCHEDULE, refinements=3)
