@@ -1,11 +1,12 @@
 # make reproduce   run the notebook series (quick), results in build/reproduction/index.html
 # make test        lint, unit tests, notebooks
 # make lab         JupyterLab at notebook 00
+# make explorer    the latent explorer as a page of its own
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lab lint unit notebooks clean
+.PHONY: reproduce test lab explorer lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -26,6 +27,9 @@ notebooks: .venv/test.stamp
 lab: .venv/run.stamp
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
+explorer: .venv/explorer.stamp
+	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1
+
 clean:
 	rm -rf .venv build
 
@@ -39,4 +43,8 @@ clean:
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ .venv/run.stamp
+
+.venv/explorer.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[explorer]'
 	touch $@ .venv/run.stamp

@@ -22,7 +22,7 @@ FeatureMap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanOverPairs:
     """A mean over pairs with its standard error."""
 
     mean: float
@@ -30,7 +30,7 @@ class Estimate:
     n: int
 
     @classmethod
-    def of(cls, values: Tensor) -> "Estimate":
+    def of(cls, values: Tensor) -> "MeanOverPairs":
         """From one value a pair, (P,)."""
         values = values.double()
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
@@ -81,23 +81,12 @@ def coarse_pixels(pixels: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2·(Σ_a·Σ_b)^½) of features (N, D) and (M, D) (Heusel et al., 2017).
-
-    With Σ_a = AᵀA and Σ_b = BᵀB, the trace of the root is the sum of the singular values of A·Bᵀ: small where N and M are.
-    """
-    a, b = a.double(), b.double()
-    A, B = ((x - x.mean(0)) / math.sqrt(len(x) - 1) for x in (a, b))
-    root = torch.linalg.svdvals(A @ B.T).sum()
-    return ((a.mean(0) - b.mean(0)).square().sum() + A.square().sum() + B.square().sum() - 2 * root).item()
-
-
 def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
     """(P, F, 3, H, W) uint8 → (P, F, D)."""
     return features(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
 
 
-def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], groups: int = 10) -> Estimate:
+def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], groups: int = 10) -> MeanOverPairs:
     """How much further the midpoints' features are from those of the ends than one set of ends is from another.
 
     path: (P, F, D), F odd. distance(a, b): between two sets of features, such as `metrics.frechet_distance`; with few pairs it is
@@ -116,7 +105,7 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     group = torch.arange(len(path)) % groups
     without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)
     error = ((groups - 1) / groups * (without - without.mean()).square().sum()).sqrt().item()
-    return Estimate(excess(path), error, len(path))
+    return MeanOverPairs(excess(path), error, len(path))
 
 
 # ------------------------------------------------------------------------------------- from pictures and back again
