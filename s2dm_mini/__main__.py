@@ -99,6 +99,35 @@ def evaluate_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: 
         print("This is not the FID of the literature: compare it only with distances in the same features.")
 
 
+def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], against: str = "nano-cifar10-l0", way: str = "slerp",
+                        against_way: str = "slerp", pairs: int = 200, frames: int = 7, steps: int = 10, spacing: str = "quadratic",
+                        seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> None:
+    """Measure interpolations of a checkpoint against those of another, or by another way, and append the rows to data/results.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        against: the same, to compare it with on the same noises
+        way: slerp or lerp
+        against_way: of the other one
+        pairs: of noises, between which strips are drawn
+        frames: of a strip; an odd number, so that one is in the middle
+        steps: of DDIM
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        seed: of the noises
+        features: classifier, inception, or a TorchScript file of Inception
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/interpolation.csv
+    """
+    from .compare_interpolations import compare_interpolations
+
+    rows = compare_interpolations(checkpoint, against, way, against_way, pairs, frames, steps, spacing, seed, features, device, table)
+    for row in rows:
+        clear = abs(row["difference"]) > 2 * row["difference_error"]
+        print(f"{row['measure']:26} {row['mean']:9.4g} ± {row['error']:.2g}   "
+              f"against {row['against_mean']:9.4g} ± {row['against_error']:.2g}   "
+              f"difference {row['difference']:+.4g} ± {row['difference_error']:.2g}" + ("" if clear else ", within its error"))
+
+
 def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
     """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images.
 
@@ -167,8 +196,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
-            "train-classifier": train_classifier_command, "zoo": zoo_command, "reproduce": reproduce_command,
-            "fetch": fetch_command}
+            "interpolate": interpolate_command, "train-classifier": train_classifier_command, "zoo": zoo_command,
+            "reproduce": reproduce_command, "fetch": fetch_command}
 
 
 def main() -> None:
