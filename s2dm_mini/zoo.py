@@ -25,7 +25,7 @@ class Plan:
     base: TrainConfig
     tune: TrainConfig  # of every twin; skip, tau and start are filled in
     twins: tuple[str, ...] = tuple(TWINS)
-    samples: int = 2_000  # drawn from each member to measure it
+    samples: int = 1_200  # drawn from each member to measure it
     steps: int = 20  # of DDIM on the quadratic grid
 
 
