@@ -90,8 +90,9 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     """How much further the midpoints' features are from those of the ends than one set of ends is from another.
 
     path: (P, F, D), F odd. distance(a, b): between two sets of features, such as `metrics.frechet_distance`; with few pairs it is
-    much too large, but by the same amount in distance(midpoints, second ends) and distance(first ends, second ends), whose
-    difference this is: 0 if midpoints are pictures like any other. The error is a jackknife over groups of pairs.
+    much too large, but by the same amount in distance(midpoints, ends) and distance(ends, ends), whose difference this is: 0 if
+    midpoints are pictures like any other. The two sets of each distance come from different halves of the pairs, because a
+    midpoint resembles its own ends; the halves then change places. The error is a jackknife over groups of pairs.
     """
     if path.shape[1] % 2 == 0:
         raise ValueError(f"a path of {path.shape[1]} frames has none in the middle; take an odd number.")
@@ -99,8 +100,9 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
         raise ValueError(f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed.")
 
     def excess(some: Tensor) -> float:
-        first, middle, last = some[:, 0], some[:, some.shape[1] // 2], some[:, -1]
-        return distance(middle, last) - distance(first, last)
+        halves = some[0::2], some[1::2]
+        return sum(distance(one[:, one.shape[1] // 2], other[:, -1]) - distance(one[:, 0], other[:, -1])
+                   for one, other in (halves, halves[::-1])) / 2
 
     group = torch.arange(len(path)) % groups
     without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)
