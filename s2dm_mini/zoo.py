@@ -48,7 +48,7 @@ SIZES = {
     # A CPU, some hours. The base goes on from the `nano` that is shipped, so that whoever has the hours to spare makes the zoo better.
     "cpu": {"nano-cifar10": Plan(replace(_NANO, start="nano-cifar10-l0", seed=4, images=208_000),
                                  _fine_tuning(_NANO, batch=32, images=24_000)),
-            "nano-shapes": Plan(replace(_NANO, data="shapes", images=28_800), _fine_tuning(replace(_NANO, data="shapes"), images=6_400),
+            "nano-shapes": Plan(replace(_NANO, data="shapes", images=64_000), _fine_tuning(replace(_NANO, data="shapes"), images=6_400),
                                 twins=("l0",))},
     # One GPU, half an hour.
     "full": {"compact-cifar10": Plan(_COMPACT, _fine_tuning(_COMPACT, minutes=2.5), samples=10_000)},
