@@ -33,9 +33,12 @@ def classifier_features():
 
 @pytest.fixture(scope="session")
 def real_cifar10(tmp_path_factory):
-    """split → CIFAR-10, where the real images are beside the checkout; the test is skipped where they are not."""
+    """CIFAR-10 by split, where the real images are beside the checkout; the test is skipped where they are not.
+
+    Read here and now: a test may have shortened the files by the time it looks at them.
+    """
     if not UNPACK.exists():
         pytest.skip("the real images are not beside this checkout")
     folder = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, str(UNPACK), str(folder)], check=True, capture_output=True)
-    return lambda split: cifar10(split, folder)
+    return {split: cifar10(split, folder) for split in ("train", "test")}

@@ -6,7 +6,16 @@ import torch
 
 from s2dm_mini import checkpoints, classifier
 from s2dm_mini.checkpoints import CheckpointError
-from s2dm_mini.classifier import PATCH, Classifier, ClassifierConfig, load_classifier, random_shift, save_classifier, train_classifier
+from s2dm_mini.classifier import (
+    PATCH,
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    random_noise,
+    random_shift,
+    save_classifier,
+    train_classifier,
+)
 from s2dm_mini.data import Images, shapes, to_unit_range
 
 
@@ -39,6 +48,14 @@ def test_pictures_shift_by_whole_pixels_with_mirrored_edges():
         assert places, "not a shifted copy"
         found.add(places[0])
     assert len(found) > 15, "all 25 shifts are equally likely"
+
+
+def test_noise_is_mostly_slight_and_differs_from_picture_to_picture():
+    x = torch.zeros(4_000, 3, 8, 8)
+    deviation = random_noise(x, 0.2, torch.Generator().manual_seed(0)).std(dim=(1, 2, 3))
+    assert deviation.max() < 0.2 * 1.2 and deviation.mean().item() == pytest.approx(0.2 / 3, rel=0.05)
+    assert deviation.median().item() == pytest.approx(0.2 / 4, rel=0.1), "u² with u uniform"
+    assert torch.equal(random_noise(x, 0.0, torch.Generator().manual_seed(0)), x)
 
 
 def test_training_learns_and_repeats(tmp_path):
@@ -78,7 +95,7 @@ def test_bad_settings_and_files_are_refused(tmp_path):
 def test_the_shipped_classifier_is_as_good_as_its_record_says(classifier_features, real_cifar10):
     entry = checkpoints.manifest()["cifar10-classifier"]
     assert (checkpoints.ZOO / entry["file"]).stat().st_size < 6e6
-    test = real_cifar10("test")
+    test = real_cifar10["test"]
     part = Images(test.name, test.pixels[:4_000], test.labels[:4_000], test.classes)
     measured = classifier.accuracy(classifier_features.network, part)
     assert measured == pytest.approx(entry["record"]["test_accuracy"], abs=0.015) and entry["record"]["test_accuracy"] >= 0.91

@@ -404,7 +404,7 @@ def test_fetching_checks_and_unpacks(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_real_images(real_cifar10):
-    train, test = real_cifar10("train"), real_cifar10("test")
+    train, test = real_cifar10["train"], real_cifar10["test"]
     assert (len(train), len(test)) == (50_000, 10_000)
     assert (torch.bincount(train.labels) == 5_000).all() and (torch.bincount(test.labels) == 1_000).all()
     mean = np.array([part.double().mean((0, 2, 3)).numpy() for part in train.pixels.split(5_000)]).mean(0) / 255

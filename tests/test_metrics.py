@@ -272,7 +272,7 @@ def test_ladder_of_shapes(classifier_features):
 
 @pytest.mark.slow
 def test_ladder_of_cifar10(classifier_features, real_cifar10):
-    images = real_cifar10("test")
+    images = real_cifar10["test"]
     part = Images(images.name, images.pixels[:3_000], images.labels[:3_000], images.classes)
     for distances in climb(part, [shapes(1_500).pixels], classifier_features):
         assert distances == sorted(distances), distances
@@ -283,7 +283,7 @@ def test_ladder_of_cifar10(classifier_features, real_cifar10):
 def test_the_shipped_reference_is_of_cifar10(classifier_features, real_cifar10):
     real = metrics.reference("cifar10-train", classifier_features)
     assert real.moments.n == 50_000 and real.features.shape == (KEPT, 256)
-    some = classifier_features(real_cifar10("train").pixels[::25])  # 2,000 of them
-    test = classifier_features(real_cifar10("test").pixels[::5])
+    some = classifier_features(real_cifar10["train"].pixels[::25])  # 2,000 of them
+    test = classifier_features(real_cifar10["test"].pixels[::5])
     assert frechet_distance(real.moments, some) < frechet_distance(real.moments, test), "training pictures are nearer than test pictures"
     assert abs(kernel_distance(real.features, some)[0]) < kernel_distance(real.features, classifier_features(shapes(1_000).pixels))[0] / 50
