@@ -240,7 +240,7 @@ class _Run:
         self.config, self.step, self.minutes, self.loss = config, 0, 0.0, float("nan")
         self.facts = {"data": images.name, "data_images": len(images), "data_sha256": data.fingerprint(images),
                       "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__,
-                      "started_from": started_from}
+                      "started_from": started_from, "commit": checkpoints.git_commit()}  # now: files may change while it runs
 
     def progress(self) -> float:
         c = self.config
@@ -257,8 +257,7 @@ class _Run:
             tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
         config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items()}
         record = {**self.facts, "config": {k: v for k, v in config.items() if k != "out"}, "steps": self.step,
-                  "images_seen": self.step * self.config.batch, "minutes": round(self.minutes, 2), "loss": self.loss,
-                  "commit": checkpoints.git_commit()}
+                  "images_seen": self.step * self.config.batch, "minutes": round(self.minutes, 2), "loss": self.loss}
         # Numbers go through the header as exact decimal texts: floats in JSON survive a round trip.
         header = {"unet": model.config.to_dict(), "record": record, "minutes": self.minutes}
         checkpoints.write_tensors(out / "state.safetensors", tensors, header)
