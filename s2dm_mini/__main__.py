@@ -152,6 +152,19 @@ def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(n
     print(f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}")
 
 
+def eigenvalues_command(out: Path = Path("runs/cifar10-train.eigenvalues.safetensors")) -> None:
+    """Work out the eigenvalues of the covariance of CIFAR-10's training images, which predictions rest on; a copy is shipped.
+
+    Args:
+        out: the file to write
+    """
+    from .data import cifar10
+    from .prediction import save_eigenvalues
+
+    values = save_eigenvalues(out, cifar10("train"))
+    print(f"{len(values):,} eigenvalues from {values[0]:.1f} down, their sum {values.sum():.1f}: {out}")
+
+
 def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str, ...] = (), ship: bool = False, device: str = "auto",
                 table: Path | None = None) -> None:
     """Train, measure and draw the networks that the package ships; started again, it goes on where it stopped.
@@ -196,7 +209,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
-            "interpolate": interpolate_command, "train-classifier": train_classifier_command, "zoo": zoo_command,
+            "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
+            "zoo": zoo_command,
             "reproduce": reproduce_command, "fetch": fetch_command}
 
 
