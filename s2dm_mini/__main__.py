@@ -2,13 +2,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from .checkpoints import CheckpointError
 from .classifier import ClassifierConfig
 from .data import DataError
+from .ledger import Group
 from .progress import train_with_bar
 from .reproduce import ReproductionError, reproduce
 from .results import ResultsError
@@ -183,6 +184,31 @@ def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[s
     print(f"All done, in {out}." if done else f"Stopped. What was done is in {out}; the same command goes on.")
 
 
+def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.conf.Positional],
+                   group: Annotated[Group, tyro.conf.arg(name="")], size: str = "quick",
+                   out: Path = Path("runs/ledger"), device: str = "auto", table: Path | None = None) -> None:
+    """One step towards the ledger, data/results/ledger-SIZE.csv: `snakemake --cores 2 --config size=quick` runs all that it lacks.
+
+    Args:
+        stage: train a network, sample from it, or measure the samples
+        group: which network, scaled how, with which sampler; all step counts of the size are done
+        size: quick (a CPU, minutes, shapes), cpu (a CPU, a night, CIFAR-10), full (one GPU, CIFAR-10)
+        out: folder for networks and samples
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/ledger-SIZE.csv
+    """
+    from .ledger import measure_group, sample_group, train_network
+
+    if stage == "train":
+        if not train_network(size, group, out, device):
+            sys.exit(f"stopped. What was done is in {out}; the same command goes on.")
+    elif stage == "sample":
+        print(f"{len(sample_group(size, group, out, device, table))} sets of samples in {out}")
+    else:
+        for row in measure_group(size, group, out, table):
+            print(f"{group.path}, {row['steps']} steps: Fréchet distance {row['fd']:.3f} in {row['features']} features")
+
+
 def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out: Path = Path("build/reproduction")) -> None:
     """Run the notebook series and gather its pictures and checks in index.html.
 
@@ -211,7 +237,7 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
             "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
             "zoo": zoo_command,
-            "reproduce": reproduce_command, "fetch": fetch_command}
+            "ledger": ledger_command, "reproduce": reproduce_command, "fetch": fetch_command}
 
 
 def main() -> None:

@@ -15,9 +15,10 @@ class ResultsError(Exception):
     """A table of results that cannot be read or does not fit; the message says which file and why."""
 
 
-def append_row(path: Path | str, row: dict) -> None:
-    """Add a row to a CSV table, which is made with the row's keys as columns if it is not there.
+def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
+    """Add a row to a CSV table, which is made with the row's keys as columns if it is not there; True if it was added.
 
+    key: columns that tell measurements apart; a row that agrees with an earlier one in all of them is not added. Without, all are.
     The table is rewritten whole under a lock: a crash loses no row and leaves no half one, and of two processes one waits.
     Raises ResultsError if the table has other columns.
     """
@@ -30,11 +31,14 @@ def append_row(path: Path | str, row: dict) -> None:
             if odd := sorted(set(columns) ^ set(row)):
                 raise ResultsError(f"{path} has other columns than this row: {', '.join(odd)} stand only in one of them. "
                                    f"Give another file.")
+            if key and holds(rows, {column: row[column] for column in key}):
+                return False
             text = io.StringIO(newline="")
             table = csv.DictWriter(text, columns, lineterminator="\n")
             table.writeheader()
             table.writerows([*rows, row])
             write_whole(path, text.getvalue().encode())
+            return True
     except OSError as error:
         raise ResultsError(f"{path} cannot be written ({error.strerror or error}); the row was {row}.") from error
 
@@ -50,3 +54,8 @@ def read_rows(path: Path | str) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise ResultsError(f"{path}, line {number}, has not as many cells as there are columns; restore the file.")
     return rows
+
+
+def holds(rows: list[dict[str, str]], wanted: dict) -> bool:
+    """Whether some row has these values."""
+    return any(all(row.get(column) == str(value) for column, value in wanted.items()) for row in rows)

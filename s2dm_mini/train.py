@@ -37,6 +37,7 @@ class TrainConfig:
     tau: float = 0.99  # weight of L_0; 1 trains the baseline
     reading: str = "independent"  # of L_skip, see losses.py
     weighting: str = "uniform"  # of the timesteps, see losses.timestep_weight
+    only_steps: int | None = None  # train only at the timesteps that a sampler of so many quadratic steps visits
     T: int = 1000
     batch: int = 128
     learning_rate: float = 2e-4
@@ -69,6 +70,7 @@ class TrainConfig:
         need(0 <= self.tau <= 1, "tau", "in [0, 1]")
         need(self.T >= 2, "T", "at least 2")
         need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
+        need(self.only_steps is None or 1 <= self.only_steps <= self.T, "only_steps", f"in 1..{self.T}")
         need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
         need(self.learning_rate > 0, "learning_rate", "above 0")
         need(self.clip > 0, "clip", "above 0")
@@ -154,6 +156,7 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     pixels = images.pixels.to(device)
+    visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
     model, started_from = _new_model(config)
     model, run = model.to(device), _Run(config, images, device, bf16, started_from)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
@@ -187,6 +190,8 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
             generator.manual_seed(seed)
             x0 = data.random_flip(data.to_unit_range(pixels[batch[shard]]), generator)  # (B/shards, C, H, W)
             t = antithetic_timesteps(len(x0), config.T, generator)
+            if visited is not None:
+                t = visited[t * len(visited) // config.T]  # as uniform over the visited ones as t is over all
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), _dropout_seed(model, device, seed):
                 losses = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
             if config.weighting != "uniform":

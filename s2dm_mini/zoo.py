@@ -106,7 +106,7 @@ def _show(name: str, path: Path, plan: Plan, ship: bool, device: str, table: Pat
     asked = {"checkpoint": checkpoint, "sampler": "ddim", "spacing": "quadratic", "steps": plan.steps, "samples": plan.samples,
              "network_sha256": checkpoints.network_hash(checkpoints.load_model(path)[0])}
     done = results.read_rows(table) if table.exists() else []
-    if not any(all(row.get(column) == str(value) for column, value in asked.items()) for row in done):
+    if not results.holds(done, asked):
         row = evaluate(checkpoint, "ddim", plan.steps, "quadratic", samples=plan.samples, device=device, table=table)
         print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
     samples_picture(checkpoint, picture, n=64, steps=plan.steps, columns=16, enlarge=2, device=device)

@@ -1,0 +1,250 @@
+"""The ledger: L_0 against S²-DM and the controls, over samplers, steps and training seeds; one row a measurement.
+
+    python -m s2dm_mini ledger train   --size cpu --setting s2dm10 --seed 0
+    python -m s2dm_mini ledger sample  --size cpu --setting s2dm10 --seed 0 --sampler ddim
+    python -m s2dm_mini ledger measure --size cpu --setting s2dm10 --seed 0 --sampler ddim
+
+The Snakefile calls these three for whatever data/results/ledger-SIZE.csv lacks. Every network of a seed is fine-tuned from the same
+start on the same images, timesteps and noise, and every network draws its samples from the same x_T: what differs between two rows of a
+seed is the loss, and the difference is paired.
+"""
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from . import checkpoints, metrics, results
+from .data import shapes
+from .denoisers import Shrunk
+from .evaluate import draw, open_features, open_network
+from .losses import Denoiser, shrinkage
+from .progress import train_with_bar
+from .samplers import SAMPLERS
+from .schedule import NoiseSchedule
+from .train import TrainConfig, best_device, device_name
+
+# Name → what the training changes. S²-DM^k has skip = k − 1; τ is 0.99 and the reading the released code's unless said otherwise.
+SETTINGS: dict[str, dict] = {
+    "l0": {"tau": 1.0},
+    "s2dm2": {"skip": 1}, "s2dm10": {"skip": 9}, "s2dm50": {"skip": 49},
+    "s2dm50-tau0.9": {"skip": 49, "tau": 0.9}, "s2dm50-tau0.999": {"skip": 49, "tau": 0.999},
+    "s2dm50-expected": {"skip": 49, "reading": "expected"}, "s2dm50-shared": {"skip": 49, "reading": "shared"},
+    "s2dm50-output": {"skip": 49, "reading": "output"},
+    "l0-only-10": {"tau": 1.0, "only_steps": 10},  # the reviewers' baseline: trained only where a sampler of 10 steps looks
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A network, what its ε is multiplied by, and a sampler: one line in a plot against steps."""
+
+    setting: str = "l0"  # see SETTINGS
+    seed: int = 0  # of the training
+    scale: str = "none"  # none, s2dmK (closed form: s_t for skip K − 1, τ 0.99), or bX (Epsilon Scaling: ε divided by X)
+    sampler: str = "ddim"
+    spacing: str = "quadratic"
+    sampling_seed: int = 0
+
+    def __post_init__(self):
+        if self.setting not in SETTINGS:
+            raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, not {self.setting!r}.")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}.")
+        scale_of(self.scale, NoiseSchedule.linear())
+
+    @property
+    def path(self) -> Path:
+        return Path(f"{self.setting}.{self.seed}") / f"{self.scale}.{self.sampler}.{self.spacing}.{self.sampling_seed}"
+
+
+def scale_of(name: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
+    """What ε is multiplied by: None for `none`, (T,) for a closed form, one number for Epsilon Scaling."""
+    try:
+        if name == "none":
+            return None
+        if name.startswith("s2dm"):
+            return shrinkage(schedule, int(name[4:]) - 1, 0.99)
+        if name.startswith("b"):
+            return 1 / float(name[1:])
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
+                     f"or b and a number such as b1.017, not {name!r}.")
+
+
+@dataclass(frozen=True)
+class Part:
+    """All combinations of these, for every training seed of the experiment."""
+
+    settings: tuple[str, ...]
+    samplers: tuple[str, ...] = ("ddim",)
+    steps: tuple[int, ...] = (5, 10, 20)
+    scales: tuple[str, ...] = ("none",)
+    spacing: str = "quadratic"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A size of the ledger."""
+
+    tune: TrainConfig  # of every network; seed and what SETTINGS say are filled in
+    parts: tuple[Part, ...]  # most telling first
+    seeds: tuple[int, ...] = (0, 1, 2)
+    samples: int = 1_024  # of each group and step count: enough to extrapolate the distance in 256 features
+
+    def groups(self) -> dict[Group, tuple[int, ...]]:
+        """Every group with its step counts, in the order of the parts."""
+        found: dict[Group, tuple[int, ...]] = {}
+        for part in self.parts:
+            for seed in self.seeds:
+                for setting in part.settings:
+                    for scale in part.scales:
+                        for sampler in part.samplers:
+                            group = Group(setting, seed, scale, sampler, part.spacing)
+                            found[group] = tuple(sorted({*found.get(group, ()), *part.steps}))
+        return found
+
+
+_MAIN = ("l0", "s2dm10", "s2dm50")
+_PAPER = ("l0", "s2dm2", "s2dm10", "s2dm50")
+_ALL_SAMPLERS = ("ddim", "f-pndm", "tab-deis-3")
+_CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
+_CLOSED = ("s2dm10", "s2dm50")
+_SHAPES = TrainConfig(data="shapes", preset="tiny", start="tiny-shapes-l0", batch=32, learning_rate=1e-3, warmup=20, ema_decay=0.99,
+                      images=1_600)
+_NANO = TrainConfig(preset="nano", start="nano-cifar10-l0", batch=32, learning_rate=1.6e-4, warmup=50, ema_decay=0.99, precision="fp32",
+                    images=9_600)
+_COMPACT = TrainConfig(preset="compact", start="compact-cifar10-l0", batch=256, learning_rate=1e-4, warmup=50, ema_decay=0.999,
+                       images=256_000)
+SIZES = {
+    # A CPU, a minute or two; networks and pictures are small enough to do it in a lesson.
+    "quick": Experiment(_SHAPES, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
+    # A CPU, a night.
+    "cpu": Experiment(_NANO, (
+        Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3", "f-pndm")),
+        Part(("l0",), steps=(10, 20), scales=("b1.017",)), Part(_CONTROLS, steps=(10, 20)), Part(("s2dm2",)),
+        Part(_PAPER, steps=(50,)), Part(("l0",), steps=(50,), scales=_CLOSED), Part(_MAIN, ("tab-deis-3", "f-pndm"), steps=(50,)),
+        Part(_MAIN, ("ddpm",), steps=(50,)),
+    )),
+    # One GPU.
+    "full": Experiment(_COMPACT, (
+        Part(_PAPER, _ALL_SAMPLERS, (5, 10, 20, 50, 100)), Part(("l0",), _ALL_SAMPLERS, (5, 10, 20, 50, 100), ("s2dm2", *_CLOSED)),
+        Part(("l0",), steps=(10, 20, 50), scales=("b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
+        Part(_CONTROLS, steps=(10, 20, 50, 100)), Part(_MAIN, ("ddpm",), (50, 100)), Part(_MAIN, steps=(1000,)),
+        Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform"),
+    ), samples=10_000),
+}
+# What tells one measurement from another; the table never holds two rows that agree in all of these.
+KEY = ("setting", "training_seed", "scale", "sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256")
+
+
+def table_of(size: str) -> Path:
+    return results.RESULTS / f"ledger-{size}.csv"
+
+
+def rows_of(size: str, table: Path | None = None) -> list[dict[str, str]]:
+    """The rows measured so far."""
+    path = table or table_of(size)
+    return results.read_rows(path) if path.exists() else []
+
+
+def missing(size: str, table: Path | None = None) -> dict[Group, tuple[int, ...]]:
+    """The groups of a size with the step counts that the table lacks; groups that are complete are left out."""
+    features, experiment, rows = open_features("classifier"), experiment_of(size), rows_of(size, table)
+    have = {tuple(row[column] for column in KEY) for row in rows}
+    lacking = {group: tuple(n for n in steps if tuple(map(str, _key(group, n, experiment, features).values())) not in have)
+               for group, steps in experiment.groups().items()}
+    return {group: steps for group, steps in lacking.items() if steps}
+
+
+def experiment_of(size: str) -> Experiment:
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}.")
+    return SIZES[size]
+
+
+def _key(group: Group, steps: int, experiment: Experiment, features) -> dict:
+    return {"setting": group.setting, "training_seed": group.seed, "scale": group.scale, "sampler": group.sampler, "spacing": group.spacing,
+            "steps": steps, "sampling_seed": group.sampling_seed, "samples": experiment.samples, "features_sha256": features.hash}
+
+
+def network_path(size: str, group: Group, out: Path) -> Path:
+    return out / size / "networks" / f"{group.setting}.{group.seed}" / "model.safetensors"
+
+
+def train_network(size: str, group: Group, out: Path, device: str = "auto") -> bool:
+    """Train the network of a group, or go on with it; False if stopped on the way."""
+    folder = network_path(size, group, out).parent
+    config = replace(experiment_of(size).tune, **{"tau": 0.99, **SETTINGS[group.setting]}, seed=group.seed, out=folder, device=device)
+    resume = (folder / "state.safetensors").exists()
+    return not train_with_bar(config, resume, title=f"{group.setting}, seed {group.seed}").stopped
+
+
+def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
+    """Draw the samples that the table lacks, one file of pixels (N, C, H, W) uint8 for each step count; what is there is kept."""
+    place, experiment = torch.device(best_device() if device == "auto" else device), experiment_of(size)
+    network, record = open_network(str(network_path(size, group, out)), place)
+    schedule = NoiseSchedule.linear(record["config"]["T"])
+    denoiser, hashed, written = scaled(network, group.scale, schedule), checkpoints.network_hash(network), []
+    shape = (network.config.image_channels, network.config.image_size, network.config.image_size)
+    for steps in missing(size, table).get(group, ()):
+        path = samples_path(size, group, steps, out)
+        if not path.exists():
+            start = time.perf_counter()
+            pixels = torch.cat(list(draw(denoiser, experiment.samples, shape, schedule, group.sampler, steps, group.spacing,
+                                         seed=group.sampling_seed, device=place)))
+            facts = {"setting": group.setting, "skip": record["config"]["skip"], "tau": record["config"]["tau"],
+                     "reading": record["config"]["reading"], "data": record["data"], "training_seed": group.seed,
+                     "images_seen": checkpoints.images_seen(record), "network_sha256": hashed, "scale": group.scale,
+                     "sampler": group.sampler, "spacing": group.spacing, "steps": steps,
+                     "nfe": SAMPLERS[group.sampler].nfe(len(schedule.timesteps(steps, group.spacing))), "samples": len(pixels),
+                     "sampling_seed": group.sampling_seed, "seconds": round(time.perf_counter() - start, 2), "device": device_name(place),
+                     "torch": torch.__version__, "commit": checkpoints.git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
+            checkpoints.write_tensors(path, {"pixels": pixels}, {"samples": facts})
+        written.append(path)
+    return written
+
+
+def samples_path(size: str, group: Group, steps: int, out: Path) -> Path:
+    return out / size / "samples" / group.path / f"{steps}.safetensors"
+
+
+def scaled(denoiser: Denoiser, scale: str, schedule: NoiseSchedule) -> Denoiser:
+    """The denoiser with its ε multiplied as `scale` says."""
+    factor = scale_of(scale, schedule)
+    return denoiser if factor is None else Shrunk(denoiser, factor)
+
+
+def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
+    """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
+    features = open_features("classifier")
+    real = _reference(size, features)
+    for steps in missing(size, table).get(group, ()):
+        tensors, header = checkpoints.read_tensors(samples_path(size, group, steps, out))
+        pixels, x = tensors["pixels"], features(tensors["pixels"])
+        kid, kid_deviation = metrics.kernel_distance(real.features, x)
+        precision, recall = metrics.precision_recall(real.features, x)
+        enough = len(x) >= 4 * x.shape[1]
+        row = {
+            **header["samples"], "features": features.name, "features_sha256": features.hash,
+            "fd": round(metrics.frechet_distance(real.moments, x), 5),
+            "fd_infinite": round(metrics.frechet_distance_infinite(real.moments, x), 5) if enough else float("nan"),
+            "kid": round(kid, 7), "kid_deviation": round(kid_deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4),
+            # Summed over the pixels, in units of −1..1: what the Gaussian prediction speaks of.
+            "pixel_variance": round(float((pixels.double() / 127.5).var(0).sum()), 3),
+            "command": f"python -m s2dm_mini ledger measure --size {size} " + " ".join(
+                f"--{name.replace('_', '-')} {value}" for name, value in asdict(group).items()),
+        }
+        if results.append_row(table or table_of(size), row, KEY):
+            yield row
+
+
+def _reference(size: str, features) -> metrics.Reference:
+    """What samples are compared with: CIFAR-10's training images, or as many shapes as can be looked at in seconds."""
+    config = experiment_of(size).tune
+    if config.data == "cifar10":
+        return metrics.reference("cifar10-train", features)
+    return metrics.compute_reference(shapes(2_000, size=16, seed=1), features)
