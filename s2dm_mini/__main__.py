@@ -206,7 +206,8 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
         print(f"{len(sample_group(size, group, out, device, table))} sets of samples in {out}")
     else:
         for row in measure_group(size, group, out, table):
-            print(f"{group.path}, {row['steps']} steps: Fréchet distance {row['fd']:.3f} in {row['features']} features")
+            name = f"{row['setting']}, seed {row['training_seed']}, {row['sampler']}, {row['steps']} steps"
+            print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
 
 
 def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out: Path = Path("build/reproduction")) -> None:

@@ -10,7 +10,7 @@ seed is the loss, and the difference is paired.
 """
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from . import checkpoints, metrics, results
 from .data import shapes
 from .denoisers import Shrunk
 from .evaluate import draw, open_features, open_network
+from .features import CLASSIFIER
 from .losses import Denoiser, shrinkage
 from .progress import train_with_bar
 from .samplers import SAMPLERS
@@ -39,13 +40,14 @@ SETTINGS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class Group:
-    """A network, what its ε is multiplied by, and a sampler: one line in a plot against steps."""
+    """A network, what its ε is multiplied by, a sampler and some step counts: one line in a plot against steps."""
 
     setting: str = "l0"  # see SETTINGS
     seed: int = 0  # of the training
     scale: str = "none"  # none, s2dmK (closed form: s_t for skip K − 1, τ 0.99), or bX (Epsilon Scaling: ε divided by X)
     sampler: str = "ddim"
     spacing: str = "quadratic"
+    steps: tuple[int, ...] = (10,)
     sampling_seed: int = 0
 
     def __post_init__(self):
@@ -55,9 +57,23 @@ class Group:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}.")
         scale_of(self.scale, NoiseSchedule.linear())
 
+    def network_path(self, size: str, out: Path) -> Path:
+        return out / size / "networks" / f"{self.setting}.{self.seed}" / "model.safetensors"
+
+    def samples_path(self, size: str, steps: int, out: Path) -> Path:
+        cell = f"{self.scale}.{self.sampler}.{self.spacing}.{self.sampling_seed}"
+        return out / size / "samples" / f"{self.setting}.{self.seed}" / cell / f"{steps}.safetensors"
+
     @property
-    def path(self) -> Path:
-        return Path(f"{self.setting}.{self.seed}") / f"{self.scale}.{self.sampler}.{self.spacing}.{self.sampling_seed}"
+    def name(self) -> str:
+        steps = "-".join(map(str, self.steps))
+        return f"{self.setting}.{self.seed}.{self.scale}.{self.sampler}.{self.spacing}.{steps}.{self.sampling_seed}"
+
+    @property
+    def options(self) -> str:
+        """Of the command line."""
+        return (f"--setting {self.setting} --seed {self.seed} --scale {self.scale} --sampler {self.sampler} --spacing {self.spacing} "
+                f"--steps {' '.join(map(str, self.steps))} --sampling-seed {self.sampling_seed}")
 
 
 def scale_of(name: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
@@ -95,17 +111,11 @@ class Experiment:
     seeds: tuple[int, ...] = (0, 1, 2)
     samples: int = 1_024  # of each group and step count: enough to extrapolate the distance in 256 features
 
-    def groups(self) -> dict[Group, tuple[int, ...]]:
-        """Every group with its step counts, in the order of the parts."""
-        found: dict[Group, tuple[int, ...]] = {}
-        for part in self.parts:
-            for seed in self.seeds:
-                for setting in part.settings:
-                    for scale in part.scales:
-                        for sampler in part.samplers:
-                            group = Group(setting, seed, scale, sampler, part.spacing)
-                            found[group] = tuple(sorted({*found.get(group, ()), *part.steps}))
-        return found
+    def groups(self, parts: int | None = None) -> list[Group]:
+        """Every group of the first so many parts (all by default), most telling first."""
+        return [Group(setting, seed, scale, sampler, part.spacing, part.steps)
+                for part in self.parts[:parts] for seed in self.seeds for setting in part.settings for scale in part.scales
+                for sampler in part.samplers]
 
 
 _MAIN = ("l0", "s2dm10", "s2dm50")
@@ -151,13 +161,18 @@ def rows_of(size: str, table: Path | None = None) -> list[dict[str, str]]:
     return results.read_rows(path) if path.exists() else []
 
 
-def missing(size: str, table: Path | None = None) -> dict[Group, tuple[int, ...]]:
-    """The groups of a size with the step counts that the table lacks; groups that are complete are left out."""
-    features, experiment, rows = open_features("classifier"), experiment_of(size), rows_of(size, table)
-    have = {tuple(row[column] for column in KEY) for row in rows}
-    lacking = {group: tuple(n for n in steps if tuple(map(str, _key(group, n, experiment, features).values())) not in have)
-               for group, steps in experiment.groups().items()}
-    return {group: steps for group, steps in lacking.items() if steps}
+def missing(size: str, table: Path | None = None, parts: int | None = None) -> list[Group]:
+    """The groups of a size, or of its first so many parts, with only the step counts that the table lacks."""
+    experiment = experiment_of(size)
+    lacking = [replace(group, steps=_lacking(size, group, table)) for group in experiment.groups(parts)]
+    return [group for group in lacking if group.steps]
+
+
+def _lacking(size: str, group: Group, table: Path | None) -> tuple[int, ...]:
+    have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
+    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIER]["sha256"][:16])
+    key = (group.setting, group.seed, group.scale, group.sampler, group.spacing)
+    return tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have)
 
 
 def experiment_of(size: str) -> Experiment:
@@ -166,18 +181,9 @@ def experiment_of(size: str) -> Experiment:
     return SIZES[size]
 
 
-def _key(group: Group, steps: int, experiment: Experiment, features) -> dict:
-    return {"setting": group.setting, "training_seed": group.seed, "scale": group.scale, "sampler": group.sampler, "spacing": group.spacing,
-            "steps": steps, "sampling_seed": group.sampling_seed, "samples": experiment.samples, "features_sha256": features.hash}
-
-
-def network_path(size: str, group: Group, out: Path) -> Path:
-    return out / size / "networks" / f"{group.setting}.{group.seed}" / "model.safetensors"
-
-
 def train_network(size: str, group: Group, out: Path, device: str = "auto") -> bool:
     """Train the network of a group, or go on with it; False if stopped on the way."""
-    folder = network_path(size, group, out).parent
+    folder = group.network_path(size, out).parent
     config = replace(experiment_of(size).tune, **{"tau": 0.99, **SETTINGS[group.setting]}, seed=group.seed, out=folder, device=device)
     resume = (folder / "state.safetensors").exists()
     return not train_with_bar(config, resume, title=f"{group.setting}, seed {group.seed}").stopped
@@ -186,12 +192,12 @@ def train_network(size: str, group: Group, out: Path, device: str = "auto") -> b
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
     """Draw the samples that the table lacks, one file of pixels (N, C, H, W) uint8 for each step count; what is there is kept."""
     place, experiment = torch.device(best_device() if device == "auto" else device), experiment_of(size)
-    network, record = open_network(str(network_path(size, group, out)), place)
+    network, record = open_network(str(group.network_path(size, out)), place)
     schedule = NoiseSchedule.linear(record["config"]["T"])
     denoiser, hashed, written = scaled(network, group.scale, schedule), checkpoints.network_hash(network), []
     shape = (network.config.image_channels, network.config.image_size, network.config.image_size)
-    for steps in missing(size, table).get(group, ()):
-        path = samples_path(size, group, steps, out)
+    for steps in _lacking(size, group, table):
+        path = group.samples_path(size, steps, out)
         if not path.exists():
             start = time.perf_counter()
             pixels = torch.cat(list(draw(denoiser, experiment.samples, shape, schedule, group.sampler, steps, group.spacing,
@@ -208,10 +214,6 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
     return written
 
 
-def samples_path(size: str, group: Group, steps: int, out: Path) -> Path:
-    return out / size / "samples" / group.path / f"{steps}.safetensors"
-
-
 def scaled(denoiser: Denoiser, scale: str, schedule: NoiseSchedule) -> Denoiser:
     """The denoiser with its ε multiplied as `scale` says."""
     factor = scale_of(scale, schedule)
@@ -222,8 +224,8 @@ def measure_group(size: str, group: Group, out: Path, table: Path | None = None)
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
     features = open_features("classifier")
     real = _reference(size, features)
-    for steps in missing(size, table).get(group, ()):
-        tensors, header = checkpoints.read_tensors(samples_path(size, group, steps, out))
+    for steps in _lacking(size, group, table):
+        tensors, header = checkpoints.read_tensors(group.samples_path(size, steps, out))
         pixels, x = tensors["pixels"], features(tensors["pixels"])
         kid, kid_deviation = metrics.kernel_distance(real.features, x)
         precision, recall = metrics.precision_recall(real.features, x)
@@ -235,8 +237,7 @@ def measure_group(size: str, group: Group, out: Path, table: Path | None = None)
             "kid": round(kid, 7), "kid_deviation": round(kid_deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4),
             # Summed over the pixels, in units of −1..1: what the Gaussian prediction speaks of.
             "pixel_variance": round(float((pixels.double() / 127.5).var(0).sum()), 3),
-            "command": f"python -m s2dm_mini ledger measure --size {size} " + " ".join(
-                f"--{name.replace('_', '-')} {value}" for name, value in asdict(group).items()),
+            "command": f"python -m s2dm_mini ledger measure --size {size} {group.options}",
         }
         if results.append_row(table or table_of(size), row, KEY):
             yield row
