@@ -14,7 +14,7 @@ from .losses import Denoiser
 from .samplers import SAMPLERS, sample
 from .schedule import NoiseSchedule
 from .train import best_device, device_name, load_data, seed_of
-from .unet import UNet
+from .unet import UNet, for_sampling
 
 BLOCK = 50  # images whose starting noise is drawn together
 
@@ -85,7 +85,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
 
     start, pixels = time.perf_counter(), []
     with tqdm(total=samples, unit=" images", desc=f"sampling {checkpoint}", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for part in draw(network, samples, shape, schedule, sampler, steps, spacing, eta, seed, place):
+        for part in draw(for_sampling(network), samples, shape, schedule, sampler, steps, spacing, eta, seed, place):
             pixels.append(part)
             bar.update(len(part))
     seconds = time.perf_counter() - start

@@ -194,6 +194,7 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
     place, experiment = torch.device(best_device() if device == "auto" else device), experiment_of(size)
     network, record = open_network(str(group.network_path(size, out)), place)
     schedule = NoiseSchedule.linear(record["config"]["T"])
+    # In full precision on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.
     denoiser, hashed, written = scaled(network, group.scale, schedule), checkpoints.network_hash(network), []
     shape = (network.config.image_channels, network.config.image_size, network.config.image_size)
     for steps in _lacking(size, group, table):
