@@ -192,7 +192,7 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
     Args:
         stage: train a network, sample from it, or measure the samples
         group: which network, scaled how, with which sampler; all step counts of the size are done
-        size: quick (a CPU, minutes, shapes), cpu (a CPU, a night, CIFAR-10), full (one GPU, CIFAR-10)
+        size: dry (does it run?), quick (a CPU, minutes, shapes), cpu (a CPU, a night, CIFAR-10), full (one GPU, CIFAR-10)
         out: folder for networks and samples
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/ledger-SIZE.csv

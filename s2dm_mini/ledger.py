@@ -130,14 +130,18 @@ _NANO = TrainConfig(preset="nano", start="nano-cifar10-l0", batch=32, learning_r
 _COMPACT = TrainConfig(preset="compact", start="compact-cifar10-l0", batch=256, learning_rate=1e-4, warmup=50, ema_decay=0.999,
                        images=256_000)
 SIZES = {
+    # Seconds: it only shows whether the pipeline runs.
+    "dry": Experiment(replace(_SHAPES, images=64), (Part(("l0", "s2dm10"), steps=(2, 3)), Part(("l0",), steps=(2,), scales=("s2dm10",))),
+                      seeds=(0,), samples=16),
     # A CPU, a minute or two; networks and pictures are small enough to do it in a lesson.
     "quick": Experiment(_SHAPES, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
     "cpu": Experiment(_NANO, (
-        Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3", "f-pndm")),
-        Part(("l0",), steps=(10, 20), scales=("b1.017",)), Part(_CONTROLS, steps=(10, 20)), Part(("s2dm2",)),
-        Part(_PAPER, steps=(50,)), Part(("l0",), steps=(50,), scales=_CLOSED), Part(_MAIN, ("tab-deis-3", "f-pndm"), steps=(50,)),
-        Part(_MAIN, ("ddpm",), steps=(50,)),
+        Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
+        Part(("l0",), steps=(10, 20), scales=("b1.017",)), Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)),
+        Part(_PAPER, steps=(50,)), Part(("l0",), steps=(50,), scales=_CLOSED), Part(_CONTROLS, steps=(20,)),
+        Part(_MAIN, ("f-pndm",), steps=(20, 50)), Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("ddpm",), steps=(50,)),
+        Part(_MAIN, steps=(10, 20), spacing="uniform"),
     )),
     # One GPU.
     "full": Experiment(_COMPACT, (
@@ -249,4 +253,4 @@ def _reference(size: str, features) -> metrics.Reference:
     config = experiment_of(size).tune
     if config.data == "cifar10":
         return metrics.reference("cifar10-train", features)
-    return metrics.compute_reference(shapes(2_000, size=16, seed=1), features)
+    return metrics.reference(shapes(2_000, size=16, seed=1), features)

@@ -1,0 +1,81 @@
+"""Changes and verdicts from tables written by hand."""
+import math
+from statistics import stdev
+
+import pytest
+
+from s2dm_mini.ledger import SETTINGS
+from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, title, verdict_table, verdicts
+
+
+def row(setting, seed, fd, scale="none", sampler="ddim", steps=10):
+    return {"setting": setting, "scale": scale, "training_seed": str(seed), "sampler": sampler, "spacing": "quadratic", "steps": str(steps),
+            "nfe": str(steps), "sampling_seed": "0", "samples": "1024", "features_sha256": "x", "fd": str(fd)}
+
+
+def rows(setting, values, **options):
+    return [row(setting, seed, value, **options) for seed, value in enumerate(values)]
+
+
+def test_a_change_is_paired_by_seed():
+    [change] = changes(rows("l0", [10, 20, 40]) + rows("s2dm10", [9, 19, 36]))
+    assert change.values == pytest.approx((-0.1, -0.05, -0.1)) and change.base == pytest.approx(70 / 3)
+    assert change.mean == pytest.approx(-0.25 / 3) and change.error == pytest.approx(stdev([-0.1, -0.05, -0.1]) / math.sqrt(3))
+
+
+def test_seeds_places_and_features_without_a_baseline_are_left_out():
+    table = rows("l0", [10, 20]) + rows("s2dm10", [9, 19, 36]) + rows("s2dm10", [9], steps=20)
+    [change] = changes(table)
+    assert len(change.values) == 2 and change.steps == 10
+    table[-1]["features_sha256"] = "y"
+    assert len(changes(table)) == 1
+
+
+@pytest.mark.parametrize(("values", "clear"), [((-0.1, -0.11, -0.09), True), ((0.1, 0.11, 0.09), True), ((-0.1, 0.1, -0.05), False),
+                                               ((-0.1,), False), ((-0.1, -0.11), True), ((-0.1, -0.2), False)])
+def test_clear_means_that_the_interval_leaves_out_zero(values, clear):
+    assert Change("s2dm10", "none", "ddim", "quadratic", 10, 10, values, 1.0).clear is clear
+
+
+def test_the_quantiles_of_student():
+    """Against the tails of its density, summed up by the midpoint rule."""
+    for freedom, quantile in enumerate(T_QUANTILES, 1):
+        norm = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+        n = 20_000
+        inside = sum(norm * (1 + ((i + 0.5) * quantile / n) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(n)) * quantile / n
+        assert 0.5 - inside == pytest.approx(0.025, abs=2e-5)
+
+
+def test_verdicts_by_rule():
+    good, bad = [9.0, 9.1, 9.05], [9.0, 11.0, 10.0]
+    base = rows("l0", [10.0, 10.0, 10.0])
+    by_claim = {v.claim: v for v in verdicts(base + rows("s2dm10", good))}
+    overall = next(v for claim, v in by_claim.items() if claim.startswith("CIFAR-10"))
+    assert overall.verdict == "reproduced" and overall.evidence.startswith("1 of 1 cells clearly better, 0 clearly worse")
+    assert by_claim["It helps with this skip: S²-DM^2"].verdict == "not tested here"
+    assert by_claim["It helps with any sampler: F-PNDM"].verdict == "not tested here"
+    assert by_claim["CelebA: the distance falls by 8.97 to 27.08 %"].verdict == "not tested here"
+    overall = verdicts(base + rows("s2dm10", good) + rows("s2dm50", bad))[0]
+    assert overall.verdict == "not reproduced" and "1 of 2 cells clearly better, 0 clearly worse, 1 within the error" in overall.evidence
+    assert verdicts(base[:1] + rows("s2dm10", good[:1]))[0].verdict == "not tested here", "one seed is none"
+    closed = verdicts(base + rows("l0", good, scale="s2dm10"))[0]
+    assert closed.verdict == "not tested here", "a closed form is a control, not the method"
+
+
+def test_the_verdict_on_tau():
+    table = rows("l0", [10, 10]) + rows("s2dm50", [9, 9]) + rows("s2dm50-tau0.9", [12, 12]) + rows("s2dm50-tau0.999", [9.5, 9.5])
+    judged = next(v for v in verdicts(table) if "τ" in v.claim)
+    assert judged.verdict == "reproduced" and "DDIM, 10 steps: τ 0.9 **+20.0 ± 0.0 %**, τ 0.99 **-10.0 ± 0.0 %**" in judged.evidence
+    table[-1]["fd"] = table[-2]["fd"] = "8"
+    assert next(v for v in verdicts(table) if "τ" in v.claim).verdict == "not reproduced"
+
+
+def test_tables():
+    found = changes(rows("l0", [10, 10]) + rows("l0", [9, 9], scale="b1.017") + rows("s2dm50", [12, 8]) +
+                    rows("l0", [5, 5], sampler="f-pndm") + rows("l0", [5, 6], sampler="f-pndm", scale="s2dm10"))
+    lines = change_table(found).splitlines()
+    assert lines[0] == "| | DDIM, 10 steps (10) | F-PNDM, 10 steps (10) |"
+    assert lines[2:] == ["| L₀, ε/1.017 | **-10.0 ± 0.0 %** |  |", "| S²-DM^50 | +0.0 ± 20.0 % |  |",
+                         "| L₀ shrunk like S²-DM^10, no training |  | +10.0 ± 10.0 % |"]
+    assert verdict_table(verdicts([])).count("\n") == 10 and set(TITLES) == set(SETTINGS)
+    assert title("s2dm50-tau0.9", "none") == "S²-DM^50, τ 0.9"
