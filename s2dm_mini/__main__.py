@@ -210,6 +210,18 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
             print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
 
 
+def predict_command(size: str = "cpu", table: Path | None = None) -> None:
+    """Write down what theory foresees for every cell of the ledger: to be done before anything is measured.
+
+    Args:
+        size: of the ledger, quick, cpu or full
+        table: CSV file to write; by default data/results/predictions-SIZE.csv
+    """
+    from .ledger import predict
+
+    print(f"{len(predict(size, table))} cells predicted")
+
+
 def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out: Path = Path("build/reproduction")) -> None:
     """Run the notebook series and gather its pictures and checks in index.html.
 
@@ -238,7 +250,7 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
             "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
             "zoo": zoo_command,
-            "ledger": ledger_command, "reproduce": reproduce_command, "fetch": fetch_command}
+            "predict": predict_command, "ledger": ledger_command, "reproduce": reproduce_command, "fetch": fetch_command}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from .denoisers import Shrunk
 from .evaluate import draw, open_features, open_network
 from .features import CLASSIFIER
 from .losses import Denoiser, shrinkage
+from .prediction import cifar10_eigenvalues, gaussian_variance
 from .progress import train_with_bar
 from .samplers import SAMPLERS
 from .schedule import NoiseSchedule
@@ -246,6 +247,43 @@ def measure_group(size: str, group: Group, out: Path, table: Path | None = None)
         }
         if results.append_row(table or table_of(size), row, KEY):
             yield row
+
+
+def theoretical_scale(group: Group, schedule: NoiseSchedule) -> torch.Tensor | None:
+    """What theory says a group's ε is, compared with L_0's: its loss's minimiser times the scale it is sampled with. (T,) float64.
+
+    None where there is no closed form (the reading `output`). Training at a sampler's own timesteps only changes no minimiser there.
+    """
+    loss = {"skip": 9, "tau": 0.99, "reading": "independent"} | SETTINGS[group.setting]
+    if loss["reading"] == "output":
+        return None
+    trained = shrinkage(schedule, loss["skip"], loss["tau"], loss["reading"])
+    factor = scale_of(group.scale, schedule)
+    return trained if factor is None else trained * factor
+
+
+def predict(size: str, table: Path | None = None) -> list[dict]:
+    """What the Gaussian with CIFAR-10's own covariance foresees for every cell of a size's plan; written to
+    data/results/predictions-SIZE.csv, which is to be done before anything is measured. Left out: samplers that add noise, and losses
+    whose minimiser has no closed form."""
+    schedule, v, seen, found = NoiseSchedule.linear(), cifar10_eigenvalues(), set(), []
+    for group in experiment_of(size).groups():
+        factor = theoretical_scale(group, schedule)
+        if SAMPLERS[group.sampler].order == 0 or factor is None:
+            continue
+        for steps in group.steps:
+            where = (group.sampler, steps, group.spacing)
+            if (group.setting, group.scale, *where) in seen:
+                continue
+            seen.add((group.setting, group.scale, *where))
+            l0, ours = (gaussian_variance(v, schedule, *where, scale) for scale in (1.0, factor))
+            distance_l0, distance = (float((out.sqrt() - v.sqrt()).square().sum()) for out in (l0, ours))
+            found.append({"setting": group.setting, "scale": group.scale, "sampler": group.sampler, "spacing": group.spacing,
+                          "steps": steps, "distance_l0": f"{distance_l0:.6g}", "distance": f"{distance:.6g}", "change": f"{distance / distance_l0 - 1:.5f}",
+                          "variance_l0": f"{float(l0.sum()):.6g}", "variance": f"{float(ours.sum()):.6g}",
+                          "variance_change": f"{float(ours.sum() / l0.sum()) - 1:.5f}"})
+    results.write_rows(table or results.RESULTS / f"predictions-{size}.csv", found)
+    return found
 
 
 def _reference(size: str, features) -> metrics.Reference:

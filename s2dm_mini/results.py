@@ -33,14 +33,19 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
                                    f"Give another file.")
             if key and holds(rows, {column: row[column] for column in key}):
                 return False
-            text = io.StringIO(newline="")
-            table = csv.DictWriter(text, columns, lineterminator="\n")
-            table.writeheader()
-            table.writerows([*rows, row])
-            write_whole(path, text.getvalue().encode())
+            write_rows(path, [*rows, row])
             return True
     except OSError as error:
         raise ResultsError(f"{path} cannot be written ({error.strerror or error}); the row was {row}.") from error
+
+
+def write_rows(path: Path | str, rows: list[dict]) -> None:
+    """Write a CSV table whole; its columns are the keys of the first row."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(Path(path), text.getvalue().encode())
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:

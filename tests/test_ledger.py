@@ -17,6 +17,7 @@ from s2dm_mini.data import to_pixels
 from s2dm_mini.denoisers import Shrunk
 from s2dm_mini.evaluate import starting_noise
 from s2dm_mini.ledger import KEY, SETTINGS, SIZES, Group, measure_group, missing, sample_group, scale_of, train_network
+from s2dm_mini.prediction import cifar10_eigenvalues, gaussian_distance
 from s2dm_mini.results import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,3 +175,26 @@ def test_the_committed_tables_hold_nothing_twice_and_nothing_unplanned():
         for row in rows:
             assert (row["setting"], row["training_seed"], row["scale"], row["sampler"], row["spacing"], row["steps"]) in planned
             assert re.fullmatch(r"[0-9a-f]{12}\+?", row["commit"])
+
+
+def test_predictions_are_those_of_the_theory(tmp_path):
+    found = {(row["setting"], row["scale"], row["steps"]): row for row in ledger.predict("dry", tmp_path / "p.csv")}
+    assert set(found) == {("l0", "none", 2), ("l0", "none", 3), ("s2dm10", "none", 2), ("s2dm10", "none", 3), ("l0", "s2dm10", 2)}
+    v = cifar10_eigenvalues()
+    l0, ours = (gaussian_distance(v, SCHEDULE, "ddim", 2, "quadratic", scale) for scale in (1.0, shrinkage(SCHEDULE, 9, 0.99)))
+    trained, closed = found["s2dm10", "none", 2], found["l0", "s2dm10", 2]
+    assert float(trained["change"]) == pytest.approx(ours / l0 - 1, abs=1e-5) and trained["change"] == closed["change"]
+    assert found["l0", "none", 3]["change"] == "0.00000" and len(read_rows(tmp_path / "p.csv")) == 5
+    both = ledger.theoretical_scale(Group("s2dm50-shared", scale="b1.25"), SCHEDULE)
+    assert torch.allclose(both, 0.8 * shrinkage(SCHEDULE, 49, 0.99, "shared"))
+    assert ledger.theoretical_scale(Group("s2dm50-output"), SCHEDULE) is None
+
+
+def test_the_committed_predictions_are_of_this_code(tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "cpu", replace(SIZES["cpu"], parts=SIZES["cpu"].parts[:3], seeds=(0,)))
+    written = {tuple(row[name] for name in ("setting", "scale", "sampler", "spacing", "steps")): row
+               for row in read_rows(ledger.results.RESULTS / "predictions-cpu.csv")}
+    ledger.predict("cpu", tmp_path / "p.csv")
+    for row in read_rows(tmp_path / "p.csv"):
+        place = tuple(row[name] for name in ("setting", "scale", "sampler", "spacing", "steps"))
+        assert float(written[place]["change"]) == pytest.approx(float(row["change"]), abs=2e-5)
