@@ -279,7 +279,8 @@ def predict(size: str, table: Path | None = None) -> list[dict]:
             l0, ours = (gaussian_variance(v, schedule, *where, scale) for scale in (1.0, factor))
             distance_l0, distance = (float((out.sqrt() - v.sqrt()).square().sum()) for out in (l0, ours))
             found.append({"setting": group.setting, "scale": group.scale, "sampler": group.sampler, "spacing": group.spacing,
-                          "steps": steps, "distance_l0": f"{distance_l0:.6g}", "distance": f"{distance:.6g}", "change": f"{distance / distance_l0 - 1:.5f}",
+                          "steps": steps, "distance_l0": f"{distance_l0:.6g}", "distance": f"{distance:.6g}",
+                          "change": f"{distance / distance_l0 - 1:.5f}",
                           "variance_l0": f"{float(l0.sum()):.6g}", "variance": f"{float(ours.sum()):.6g}",
                           "variance_change": f"{float(ours.sum() / l0.sum()) - 1:.5f}"})
     results.write_rows(table or results.RESULTS / f"predictions-{size}.csv", found)
