@@ -25,16 +25,20 @@ PATCH = 2
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How the shipped classifier was trained."""
+    """How to train a classifier. The shipped one: 10 epochs of the defaults, then `NOISY` from there.
 
-    epochs: int = 14
+    Noise from the start costs accuracy (14 epochs with noise = 0.2: 90.3 % of the test split); added at the end, it does not.
+    """
+
+    epochs: int = 10
     batch: int = 256
     learning_rate: float = 0.3  # its peak, after a fifth of the training; it then falls to zero
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     shift: int = 2  # pixels by which training pictures move at random, at most
-    noise: float = 0.2  # largest standard deviation of the noise they get, in units of −1..1; most get far less
+    noise: float = 0.0  # largest standard deviation of the noise they get, in units of −1..1; most get far less
+    start: str | None = None  # a file of an earlier one, to go on from
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda
 
@@ -46,6 +50,9 @@ class ClassifierConfig:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if not self.noise >= 0:
             raise ValueError(f"noise must be at least 0, not {self.noise}.")
+
+
+NOISY = ClassifierConfig(epochs=5, learning_rate=0.08, noise=0.15)
 
 
 @dataclass
@@ -135,10 +142,14 @@ def train_classifier(config: ClassifierConfig, images: data.Images, test: data.I
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     device = torch.device(best_device() if config.device == "auto" else config.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, 2))
-        network = Classifier()
-    network.whiten(data.to_unit_range(images.pixels[:5_000]))
+    if config.start:
+        network = load_classifier(config.start)[0].requires_grad_(True)
+        network.patches.requires_grad_(False)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, 2))
+            network = Classifier()
+        network.whiten(data.to_unit_range(images.pixels[:5_000]))
     network.to(device)
     pixels, labels = images.pixels.to(device), images.labels.to(device)
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=config.momentum,
@@ -173,7 +184,7 @@ def save_classifier(path: Path | str, record: ClassifierRecord, config: Classifi
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in record.network.state_dict().items()}
     place = record.network.head.weight.device
     checkpoints.write_tensors(path, tensors, {"classifier": {"widths": WIDTHS}, "record": {
-        "config": asdict(config), "data": images.name, "data_sha256": data.fingerprint(images), "test_accuracy": record.accuracy,
+        "config": asdict(config), "started_from": load_classifier(config.start)[1] if config.start else None, "data": images.name, "data_sha256": data.fingerprint(images), "test_accuracy": record.accuracy,
         "loss": record.loss, "minutes": round(record.minutes, 2), "device": device_name(place), "torch": torch.__version__,
         "commit": checkpoints.git_commit()}})
 
