@@ -184,7 +184,8 @@ def save_classifier(path: Path | str, record: ClassifierRecord, config: Classifi
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in record.network.state_dict().items()}
     place = record.network.head.weight.device
     checkpoints.write_tensors(path, tensors, {"classifier": {"widths": WIDTHS}, "record": {
-        "config": asdict(config), "started_from": load_classifier(config.start)[1] if config.start else None, "data": images.name, "data_sha256": data.fingerprint(images), "test_accuracy": record.accuracy,
+        "config": asdict(config), "started_from": load_classifier(config.start)[1] if config.start else None,
+        "data": images.name, "data_sha256": data.fingerprint(images), "test_accuracy": record.accuracy,
         "loss": record.loss, "minutes": round(record.minutes, 2), "device": device_name(place), "torch": torch.__version__,
         "commit": checkpoints.git_commit()}})
 
