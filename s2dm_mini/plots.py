@@ -132,6 +132,21 @@ def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool =
 
 
 @styled
+def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
+    """Prediction against measurement: {name: (x, y, error of y)}, with the diagonal on which both agree, and both zeros."""
+    figure = Picture(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y, error) in groups.items():
+        axes.errorbar(x, y, np.nan_to_num(error), linestyle="none", capsize=3, elinewidth=1, label=name)
+    axes.axline((0, 0), slope=1, color=BLACK, linewidth=1, linestyle="--")
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.legend()
+    return figure
+
+
+@styled
 def scatter(panels: Mapping[str, Tensor], columns: int = 4, limit: float = 1.6, data: Tensor | None = None) -> Figure:
     """Clouds of points, {title: (N, 2)}, one panel each, all over the square −limit..limit.
 

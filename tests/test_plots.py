@@ -154,3 +154,14 @@ def test_drawing_leaves_pyplot_and_the_global_settings_alone():
             "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'; assert before == {n: rcParams[n] for n in names}, 'rcParams'")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_dots_stand_where_they_were_put():
+    groups = {"a": ([0, 1], [2, 3], [0.1, float("nan")]), "b": ([5], [-1], [0.2])}
+    axes = plots.dots(groups, "predicted", "measured").axes[0]
+    for container, (x, y, _) in zip(axes.containers, groups.values(), strict=True):
+        line, _, bars = container
+        assert line.get_xdata().tolist() == x and line.get_ydata().tolist() == y and line.get_linestyle() == "None"
+    assert bars[0].get_segments()[0][:, 1].tolist() == pytest.approx([-1.2, -0.8])
+    first, second = (container[0] for container in axes.containers)
+    assert first.get_marker() != second.get_marker() and first.get_color() != second.get_color()
