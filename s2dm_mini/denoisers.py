@@ -124,6 +124,20 @@ class Shrunk:
         return per_image(scale, x) * self.denoiser(x, t)
 
 
+def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, schedule: NoiseSchedule,
+                   generator: torch.Generator | None = None) -> float:
+    """The number s for which s·baseline comes nearest to the denoiser at timestep t: ⟨f, e⟩/⟨e, e⟩, summed over images and pixels.
+
+    Of networks trained with S²-DM and with L_0 it is theirs to compare with `losses.shrinkage` at t. x0: (B, ...) data.
+    """
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+    times = torch.full((len(x0),), t, device=x0.device)
+    x = schedule.add_noise(x0, eps, times)
+    with torch.inference_mode():
+        f, e = denoiser(x, times).double(), baseline(x, times).double()
+    return float((f * e).sum() / e.square().sum())
+
+
 def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Variance of DDIM's samples (η = 0) for data N(0, v), with the exact ε times `scale`; a product over the steps.
 

@@ -147,6 +147,29 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
 
 
 @styled
+def planes(panels: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, value_label: str,
+           limit: float, points: Mapping[str, Sequence[tuple[float, float, float]]] | None = None) -> Figure:
+    """Values over a plane with logarithmic axes, blue below 0 and red above, a line where they are 0: {title: (len(y), len(x))}.
+
+    Colours end at ±limit. points: (x, y, value) by title, drawn as circles in the same colours, to hold against the plane around them.
+    """
+    figure = Picture(figsize=(WIDTH, 3.1), layout="constrained")
+    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(every, panels.items(), strict=True):
+        drawn = axes.pcolormesh(x, y, values, shading="gouraud", **colours)
+        if np.min(values) < 0 < np.max(values):
+            axes.contour(x, y, values, levels=[0], colors=BLACK, linewidths=1)
+        for px, py, value in (points or {}).get(title, ()):
+            axes.scatter(px, py, c=[value], s=90, edgecolors=BLACK, linewidths=1.2, marker="o", zorder=3, **colours)
+        axes.set(xscale="log", yscale="log", title=title, xlabel=x_label)
+        axes.grid(False)
+    every[0].set_ylabel(y_label)
+    figure.colorbar(drawn, ax=list(every), label=value_label, extend="both")
+    return figure
+
+
+@styled
 def scatter(panels: Mapping[str, Tensor], columns: int = 4, limit: float = 1.6, data: Tensor | None = None) -> Figure:
     """Clouds of points, {title: (N, 2)}, one panel each, all over the square −limit..limit.
 

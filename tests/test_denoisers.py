@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from s2dm_mini.denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk, gaussian_ddim_variance
+from s2dm_mini.denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk, gaussian_ddim_variance, relative_scale
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.samplers import sample
 from s2dm_mini.schedule import NoiseSchedule
@@ -215,3 +215,17 @@ def test_variance_is_that_of_the_sampler(scale, spacing):
         wanted = gaussian_ddim_variance(v, SCHEDULE, SCHEDULE.timesteps(steps, spacing), scale)
         # atol: in one long step nearly all of x_t is taken away, and the difference keeps fewer digits.
         torch.testing.assert_close(samples[0].square(), wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_the_relative_scale_of_a_shrunk_denoiser_is_its_shrinkage():
+    exact = MixtureDenoiser(MEANS[:, :2], 0.1, SCHEDULE)
+    s = shrinkage(SCHEDULE, 49, 0.9)
+    x0 = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for t in (100, 900):
+        assert relative_scale(Shrunk(exact, s), exact, x0, t, SCHEDULE) == pytest.approx(s[t].item(), rel=1e-9)
+
+    def off(x, t):  # what it adds is at right angles to what it copies
+        e = exact(x, t)
+        return 0.7 * e + torch.stack([-e[:, 1], e[:, 0]], dim=1)
+
+    assert relative_scale(off, exact, x0, 500, SCHEDULE) == pytest.approx(0.7, rel=1e-9)

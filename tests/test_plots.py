@@ -165,3 +165,16 @@ def test_dots_stand_where_they_were_put():
     assert bars[0].get_segments()[0][:, 1].tolist() == pytest.approx([-1.2, -0.8])
     first, second = (container[0] for container in axes.containers)
     assert first.get_marker() != second.get_marker() and first.get_color() != second.get_color()
+
+
+def test_planes_show_points_in_the_colours_of_the_plane():
+    x, y = [1, 10, 100], [0.01, 0.1]
+    figure = plots.planes({"one": np.array([[-20, 0, 20], [-10, 5, 99]]), "two": np.zeros((2, 3))}, x, y, "skip", "1 − τ", "%", 50,
+                          {"one": [(10, 0.1, -20.0)]})
+    first, second, bar = figure.axes
+    assert (first.get_title(), second.get_title(), bar.get_ylabel()) == ("one", "two", "%")
+    mesh, *_, point = first.collections
+    assert mesh.norm.vmin == point.norm.vmin == -50 and mesh.norm.vmax == point.norm.vmax == 50
+    assert mesh.get_array().reshape(2, 3).tolist() == [[-20, 0, 20], [-10, 5, 99]]
+    assert point.get_offsets().tolist() == [[10, 0.1]] and point.get_array().tolist() == [-20.0]
+    assert first.get_xscale() == first.get_yscale() == "log" and drawn(figure).shape[1] == 800
