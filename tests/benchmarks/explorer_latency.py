@@ -39,8 +39,7 @@ def kernel_times() -> dict[str, list[tuple[float, float]]]:
                 explorer.skip.value = value
                 explorer.wait()
         for name, value in moves:
-            control = getattr(explorer, name)
-            control = control.seed if name == "first" else control
+            control = explorer.first.number if name == "first" else explorer.skip
             time.sleep(0.5)
             seen.clear()
             start = time.perf_counter()
