@@ -1,4 +1,5 @@
 # make reproduce   run the notebook series (quick), results in build/reproduction/index.html
+# make reproduce-full   fill in whatever the ledger of a size lacks: make reproduce-full SIZE=cpu CORES=2
 # make test        lint, unit tests, notebooks
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own
@@ -6,10 +7,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lab explorer lint unit notebooks clean
+SIZE ?= cpu
+CORES ?= 2
+
+.PHONY: reproduce reproduce-full test lab explorer lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
+
+# Another snakemake in this folder would write the same files; a lock left by one that was killed is removed first.
+reproduce-full: .venv/pipeline.stamp
+	$(BIN)/snakemake --unlock --config size=$(SIZE)
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --config size=$(SIZE)
 
 test: lint unit notebooks
 
@@ -43,6 +52,10 @@ clean:
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ .venv/run.stamp
+
+.venv/pipeline.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline]'
 	touch $@ .venv/run.stamp
 
 .venv/explorer.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -9,16 +9,24 @@ import shlex
 import sys
 from pathlib import Path
 
+from s2dm_mini.checkpoints import sha256
 from s2dm_mini.ledger import missing, table_of
 
 SIZE, OUT = config.get("size", "quick"), Path(config.get("out", "runs/ledger"))
 TABLE = Path(config.get("table", table_of(SIZE)))
-LEDGER = f"{shlex.quote(sys.executable)} -m s2dm_mini ledger"
+PYTHON = shlex.quote(sys.executable)
+LEDGER = f"{PYTHON} -m s2dm_mini ledger"
 TODO = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
+
+VERDICTS = TABLE.with_name(f"verdicts-{SIZE}.md")
+FRESH = not TODO and TABLE.exists() and VERDICTS.exists() and sha256(TABLE) in VERDICTS.read_text()
+# Notebook 08 shows the tables that are in their place; for one elsewhere only the verdicts are written.
+PARAMETERS = {} if "table" in config else {"quick": "-p dataset shapes -p preset tiny", "cpu": "", "full": "-p profile full"}
+NOTEBOOK = [f"{OUT}/{SIZE}/08_reproduction.ipynb"] if SIZE in PARAMETERS else []
 
 
 rule all:
-    input: expand(f"{OUT}/{SIZE}/measured/{{group}}", group=TODO) or TABLE
+    input: TABLE if FRESH else [VERDICTS, *NOTEBOOK]
 
 
 rule train:
@@ -34,3 +42,18 @@ rule measure:
     shell:
         "export OMP_NUM_THREADS={threads}; {LEDGER} sample --size {SIZE} {params.options} --out {OUT} --table {TABLE} && "
         "{LEDGER} measure --size {SIZE} {params.options} --out {OUT} --table {TABLE}"
+
+
+rule verdicts:
+    input: expand(f"{OUT}/{SIZE}/measured/{{group}}", group=TODO) or TABLE
+    output: VERDICTS
+    shell: "{PYTHON} -m s2dm_mini verdicts --size {SIZE} --table {TABLE}"
+
+
+if NOTEBOOK:
+
+    rule notebook:
+        input: VERDICTS
+        output: NOTEBOOK
+        params: options=PARAMETERS[SIZE]
+        shell: "{PYTHON} -m papermill --cwd notebooks -k python3 {params.options} notebooks/08_reproduction.ipynb {output}"

@@ -222,6 +222,23 @@ def predict_command(size: str = "cpu", table: Path | None = None) -> None:
     print(f"{len(predict(size, table))} cells predicted")
 
 
+def verdicts_command(size: str = "cpu", table: Path | None = None) -> None:
+    """Judge each claim of the paper by the ledger; writes verdicts-SIZE.md beside the table and prints it.
+
+    Args:
+        size: of the ledger, quick, cpu or full
+        table: the ledger; by default data/results/ledger-SIZE.csv
+    """
+    from .data import write_whole
+    from .ledger import table_of
+    from .verdicts import report
+
+    table = table or table_of(size)
+    text = report(size, table)
+    write_whole(table.with_name(f"verdicts-{size}.md"), text.encode())
+    print(text)
+
+
 def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out: Path = Path("build/reproduction")) -> None:
     """Run the notebook series and gather its pictures and checks in index.html.
 
@@ -250,7 +267,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
             "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
             "zoo": zoo_command,
-            "predict": predict_command, "ledger": ledger_command, "reproduce": reproduce_command, "fetch": fetch_command}
+            "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,
+            "reproduce": reproduce_command, "fetch": fetch_command}
 
 
 def main() -> None:

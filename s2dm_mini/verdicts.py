@@ -7,7 +7,11 @@ leaves 0 out; with three seeds that asks for 4.3 standard errors.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
+
+from .checkpoints import sha256
+from .results import read_rows
 
 # 97.5 % quantiles of Student's t with 1, 2, … degrees of freedom.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -131,6 +135,24 @@ def verdict_table(judged: Iterable[Verdict]) -> str:
     """As Markdown."""
     lines = (f"| {v.claim} | {v.verdict} | {v.evidence} |" for v in judged)
     return "\n".join(["| claim | verdict | evidence |", "| --- | --- | --- |", *lines])
+
+
+def report(size: str, table: Path) -> str:
+    """What a ledger comes to, as Markdown: changes, verdicts, and the SHA-256 of the table that they were read off."""
+    rows = read_rows(table)
+    found = changes(rows)
+    parts = [
+        f"# What data/results/{table.name} comes to",
+        f"Written by `python -m s2dm_mini verdicts --size {size}`; SHA-256 of the table: {sha256(table)}.",
+        f"{len(rows)} measurements, {rows[0]['samples']} samples each, of networks that have seen {int(rows[0]['images_seen']):,} images; "
+        f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {rows[0]['device']}. Changes are relative to the L₀ "
+        "network of the same training seed: mean ± standard error over the seeds, bold where the 95 % interval leaves out 0. In brackets: "
+        "network evaluations.",
+        "## Verdicts", verdict_table(verdicts(rows)), "## Changes of the distance",
+    ]
+    for place in dict.fromkeys((c.sampler, c.spacing) for c in found):
+        parts += [f"On the {place[1]} grid:", change_table(c for c in found if (c.sampler, c.spacing) == place)]
+    return "\n\n".join(parts) + "\n"
 
 
 def change_table(cells: Iterable[Change]) -> str:

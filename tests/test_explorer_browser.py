@@ -49,12 +49,12 @@ def notebook(path: Path, source: str) -> None:
 class Server:
     """A Jupyter server or Voilà on a port of its own, all its folders temporary."""
 
-    def __init__(self, arguments: list[str], folder: Path, port: int, path: str):
+    def __init__(self, arguments: list[str], folder: Path, port: int, path: str, threads: int = 1):
         folders = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
         settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        environment = os.environ | folders | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | folders | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": str(threads)}
         self.log, self.url = folder / "log.txt", f"http://127.0.0.1:{port}{path}"
         self.process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=folder,
                                         stdout=self.log.open("w"), stderr=subprocess.STDOUT)

@@ -253,13 +253,11 @@ def noisy(pixels, strength):
 
 
 def climb(images: Images, alien: list[torch.Tensor], features):
-    """Distances from half of the images: to their other half, mildly noisy, noisier, and to other pictures altogether.
-
-    The noise stays small: the classifier's features take noise of 12 grey levels for as bad as other pictures, and more for worse.
-    """
+    """Distances from half of the images: to their other half, mildly noisy (15 of 256 grey levels), heavily noisy, and to other
+    pictures altogether."""
     half = len(images) // 2
     real, other = features(images.pixels[:half]), images.pixels[half:]
-    rungs = [features(pixels) for pixels in (other, noisy(other, 4), noisy(other, 9), *alien)]
+    rungs = [features(pixels) for pixels in (other, noisy(other, 15), noisy(other, 40), *alien)]
     return [frechet_distance(real, x) for x in rungs], [kernel_distance(real, x)[0] for x in rungs]
 
 

@@ -146,8 +146,9 @@ def test_a_sampler_that_diverges_is_reported_in_a_sentence():
     tame = replace(view, l0=replace(view.l0, largest=1.2), s2dm=replace(view.s2dm, largest=1.3))
     assert s.complaint(tame) == ""
     wild = replace(tame, s2dm=replace(view.s2dm, largest=57.0))
-    assert "diverged for S²-DM: values reach 57" in s.complaint(wild)
-    assert "both rows" in s.complaint(replace(wild, l0=wild.s2dm))
+    said = s.complaint(wild)
+    assert "S²-DM predicts so little of the noise" in said and "values reach 57" in said and "diverged" not in said
+    assert "steps diverged: values reach 57" in s.complaint(replace(wild, l0=wild.s2dm))
 
 
 # ------------------------------------------------------------------------------------------------ settings and ends

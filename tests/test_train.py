@@ -199,6 +199,15 @@ def test_eps_is_standard_normal_and_t_antithetic(small, monkeypatch):
     assert t.unique().numel() > 200  # of 240
 
 
+def test_training_only_where_a_sampler_looks(small, monkeypatch):
+    seen = spy(monkeypatch)
+    last(train(replace(BASE, steps=40, only_steps=5), small))
+    t = torch.cat([t for *_, t in seen])
+    visited = NoiseSchedule.linear().timesteps(5, "quadratic")
+    share = torch.stack([(t == v).float().mean() for v in visited])
+    assert share.sum() == 1 and (share - 0.2).abs().max() < 0.09  # 320 draws: a standard error of 0.022
+
+
 @pytest.mark.parametrize("batch", [1, 2, 7, 128])
 def test_antithetic_timesteps(batch):
     t = antithetic_timesteps(batch, 1000, torch.Generator().manual_seed(0))
@@ -283,7 +292,7 @@ def test_a_finished_run_has_nothing_to_resume(small, tmp_path):
 
 OTHER = {"data": "cifar10", "preset": "nano", "skip": 9, "tau": 0.99, "reading": "shared", "weighting": "p2", "T": 500, "batch": 4,
          "learning_rate": 2e-3, "warmup": 3, "clip": 2.0, "ema_decay": 0.5, "ema_ramp": False, "seed": 1, "precision": "bf16",
-         "shards": 2}
+         "shards": 2, "only_steps": 5}
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -47,7 +47,7 @@ SIZES = {
     "quick": Size(TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=16, learning_rate=2e-3, warmup=50, images=8_000),
                   decays=(0.9,), samples=1_000),
     "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, start="nano-cifar10-l0", batch=32, warmup=50, ema_decay=0.99,
-                            precision="fp32", images=6_400), decays=(0.9,), samples=1_024),
+                            precision="fp32", images=6_400), decays=(0.9,), samples=512),
     "full": Size(TrainConfig(data="cifar10", preset="compact", tau=1.0, minutes=10), decays=(0.9995, 0.999), samples=10_000),
 }
 STEPS = 20
