@@ -1,11 +1,14 @@
 """Changes and verdicts from tables written by hand."""
 import math
+from pathlib import Path
 from statistics import stdev
 
 import pytest
 
-from s2dm_mini.ledger import SETTINGS
-from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, title, verdict_table, verdicts
+from s2dm_mini.ledger import SETTINGS, SIZES, rows_of, table_of
+from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, report, title, verdict_table, verdicts
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def row(setting, seed, fd, scale="none", sampler="ddim", steps=10):
@@ -86,5 +89,6 @@ def test_the_pages_hold_the_verdicts_of_the_committed_ledgers():
     for size in SIZES:
         table = table_of(size)
         if table.exists():
-            assert table.with_name(f"verdicts-{size}.md").read_text() == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
+            written = table.with_name(f"verdicts-{size}.md").read_text()
+            assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
     assert verdict_table(verdicts(rows_of("cpu"))) in (ROOT / "README.md").read_text()
