@@ -3,6 +3,7 @@
 # make test        lint, unit tests, notebooks
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own
+# make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ BIN := .venv/bin
 SIZE ?= cpu
 CORES ?= 2
 
-.PHONY: reproduce reproduce-full test lab explorer lint unit notebooks clean
+.PHONY: reproduce reproduce-full test lab explorer book lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -39,6 +40,11 @@ lab: .venv/run.stamp
 explorer: .venv/explorer.stamp
 	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1
 
+# Every page anew (-E), so that a warning is not missed because its page was built before; each warning fails the build.
+book: .venv/book.stamp
+	$(BIN)/sphinx-build -E -W --keep-going -q -c notebooks/book . build/book
+	@echo "build/book/index.html"
+
 clean:
 	rm -rf .venv build
 
@@ -60,4 +66,8 @@ clean:
 
 .venv/explorer.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[explorer]'
+	touch $@ .venv/run.stamp
+
+.venv/book.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book]'
 	touch $@ .venv/run.stamp
