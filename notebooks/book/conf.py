@@ -58,17 +58,23 @@ LONG_TYPES = {
 
 
 class HtmlAnchors(SphinxTransform):
-    """Make `<a id="question-4"></a>`, which JupyterLab and GitHub understand, a target that links are checked against."""
+    """Make `<a id="question-4"></a>`, which JupyterLab and GitHub understand, a target that links are checked against.
+
+    It joins the headings of its page: a link to #question-4 means this page, never another one that has such an anchor.
+    """
 
     default_priority = 800  # before links are resolved
 
     def apply(self, **_) -> None:
+        anchors = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         for raw in list(self.document.findall(nodes.raw)):
             found = re.match(r'<a id="([\w-]+)">', raw.astext())
-            if found:
-                target = nodes.target("", "", ids=[found[1]], names=[found[1]])
-                self.document.note_explicit_target(target, raw)
-                raw.replace_self(target)
+            if found and found[1] in anchors:
+                raw.parent.remove(raw)  # a heading of that name is such a target already
+            elif found:
+                raw.replace_self(nodes.target("", "", ids=[found[1]]))
+                anchors[found[1]] = (raw.line, found[1], "")
+        self.document.myst_slugs = anchors
 
 
 def leave_drafts_out(app, config) -> None:
