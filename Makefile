@@ -40,9 +40,10 @@ lab: .venv/run.stamp
 explorer: .venv/explorer.stamp
 	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1
 
-# Every page anew (-E), so that a warning is not missed because its page was built before; each warning fails the build.
+# From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
 book: .venv/book.stamp
-	$(BIN)/sphinx-build -E -W --keep-going -q -c notebooks/book . build/book
+	rm -rf build/book
+	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
 	@echo "build/book/index.html"
 
 clean:
