@@ -4,6 +4,7 @@
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own
 # make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
+# make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ BIN := .venv/bin
 SIZE ?= cpu
 CORES ?= 2
 
-.PHONY: reproduce reproduce-full test lab explorer labs lint unit notebooks clean
+.PHONY: reproduce reproduce-full test lab explorer labs book lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -53,6 +54,12 @@ labs: .venv/labs.stamp
 	done
 	rm -rf build/labs/otter
 
+# From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
+book: .venv/book.stamp
+	rm -rf build/book
+	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
+	@echo "build/book/index.html"
+
 clean:
 	rm -rf .venv build
 
@@ -78,4 +85,8 @@ clean:
 
 .venv/labs.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[labs]'
+	touch $@ .venv/run.stamp
+
+.venv/book.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book]'
 	touch $@ .venv/run.stamp
