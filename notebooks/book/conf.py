@@ -78,14 +78,14 @@ class HtmlAnchors(SphinxTransform):
         self.document.myst_slugs = anchors
 
 
-class NoMasters(SphinxTransform):
-    """A link to a lab's master, which holds solutions and so is no page, becomes plain words."""
+class OnlyPages(SphinxTransform):
+    """A link to a notebook that is there but is no page, a draft or a lab's master, becomes plain words."""
 
     default_priority = 800
 
     def apply(self, **_) -> None:
         for link in list(self.document.findall(pending_xref)):
-            if link.get("refdomain") == "doc" and re.match("notebooks/labs/(?!README)", link["reftarget"]):
+            if link.get("refdomain") == "doc" and link["reftarget"] not in self.env.found_docs:
                 link.replace_self(link.children)
 
 
@@ -136,7 +136,7 @@ def display_mathml(writer, node) -> None:
 
 def setup(app) -> None:
     app.add_transform(HtmlAnchors)
-    app.add_transform(NoMasters)
+    app.add_transform(OnlyPages)
     app.connect("config-inited", leave_drafts_out)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", shorten_signature)
