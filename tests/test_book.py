@@ -9,8 +9,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from s2dm_mini.refresh import source_sha256
-
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "notebooks" / "book"
 sys.path.insert(0, str(CONF))
@@ -96,23 +94,28 @@ def test_the_reference_has_every_module_and_the_key_functions(book):
     assert "weight of L_0; 1 trains the baseline" in html.unescape(pages["api_network"])  # what a field means
 
 
-def test_no_solution_of_a_lab_gets_in(book):
-    assert not any(re.search(r"(BEGIN|END) (SOLUTION|TESTS)", page.read_text()) for page in book.rglob("*.html"))
-    assert {path.stem for path in book.glob("notebooks/labs/*.html")} <= {"README"}
+def assert_no_solution(book: Path) -> None:
     assert not [path for path in book.rglob("*") if path.suffix in (".ipynb", ".zip")]
+    pages = {path.stem for path in book.rglob("*.html") if "labs" in path.relative_to(book).parts or "BEGIN SOLUTION" in path.read_text()}
+    assert pages <= {"README"}
+
+
+def test_no_solution_of_a_lab_gets_in(book):
+    assert_no_solution(book)
 
 
 def small_source(folder: Path, **cells: str) -> Path:
-    """A source of the book: a start page, a notebook of one Markdown cell for each keyword, and the master of a lab."""
+    """A source of the book: a start page, a notebook of one Markdown cell for each keyword, and a lab with its master."""
     (folder / "notebooks" / "book").mkdir(parents=True)
-    (folder / "notebooks" / "book" / "index.md").write_text("# Small\n\n```{toctree}\n:glob:\n\n../[0-9][0-9]_*\n```\n")
+    contents = "# Small\n\n```{toctree}\n:glob:\n\n../[0-9][0-9]_*\n../*/README\n```\n"
+    (folder / "notebooks" / "book" / "index.md").write_text(contents)
     for i, (name, text) in enumerate(cells.items()):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {name}\n\n{text}")])
-        notebook.metadata.s2dm_mini = {"source_sha256": source_sha256(notebook)}
         nbformat.write(notebook, folder / "notebooks" / f"{i:02}_{name}.ipynb")
     labs = folder / "notebooks" / "labs"
     labs.mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A master\n\n# BEGIN SOLUTION")]), labs / "lab1.ipynb")
+    (labs / "README.md").write_text("# For teachers\n\nThe master is [lab 1](lab1.ipynb); see [a](../00_a.ipynb).\n")
     return folder
 
 
@@ -121,11 +124,18 @@ ANSWER = '<a id="question-4"></a>\n## The fourth question\n\nAnswer.\n\n<a id="t
 
 def test_links_between_notebooks_and_to_their_anchors_are_followed(tmp_path):
     good = '[b](01_b.ipynb), [its anchor](01_b.ipynb#question-4), [its heading](01_b.ipynb#try-it), [my own](#here) <a id="here"></a>'
-    done = build(small_source(tmp_path / "source", a=good, b=ANSWER), tmp_path / "out")
+    source = small_source(tmp_path / "source", a=good, b=ANSWER, c="[b](01_b.ipynb), [a draft](03_d.ipynb#question-4)", d="Not ready.")
+    draft = nbformat.read(source / "notebooks" / "03_d.ipynb", as_version=4)
+    draft.metadata.s2dm_mini = {"draft": True}
+    nbformat.write(draft, source / "notebooks" / "03_d.ipynb")
+    done = build(source, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "notebooks" / "00_a.html").read_text()
     assert all(f'href="{link}"' in page for link in ("01_b.html", "01_b.html#question-4", "01_b.html#try-it", "#here"))
-    assert not any("BEGIN SOLUTION" in page.read_text() for page in (tmp_path / "out").rglob("*.html"))
+    assert not (tmp_path / "out" / "notebooks" / "03_d.html").exists()
+    teachers = (tmp_path / "out" / "notebooks" / "labs" / "README.html").read_text()
+    assert "The master is lab 1; see" in re.sub(r"<[^>]+>", "", teachers) and 'href="../00_a.html"' in teachers
+    assert_no_solution(tmp_path / "out")
 
 
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path):

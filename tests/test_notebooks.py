@@ -92,14 +92,14 @@ def test_the_first_cell_has_a_title_and_says_what_running_takes(path):
 
 @each_stored
 def test_stored_outputs_are_those_of_the_code(path):
-    notebook = nbformat.read(path, as_version=4)
+    notebook, mend = nbformat.read(path, as_version=4), f"{MEND} {path.relative_to(NOTEBOOKS.parent)}"
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     if is_draft(notebook):
-        assert not any(counts), f"{path.name} says that it is a draft, yet it has been run: {MEND} {path.name}"
+        assert not any(counts), f"{path.name} says that it is a draft, yet it has been run: {mend}"
         pytest.skip(f"{path.name} is a draft")
-    assert counts == list(range(1, len(counts) + 1)), f"{path.name} was not run from top to bottom: {MEND} {path.name}"
+    assert counts == list(range(1, len(counts) + 1)), f"{path.name} was not run from top to bottom: {mend}"
     assert notebook.metadata.get("s2dm_mini", {}).get("source_sha256") == source_sha256(notebook), \
-        f"code of {path.name} has changed since its outputs were stored: {MEND} {path.name}"
+        f"code of {path.name} has changed since its outputs were stored: {mend}"
 
 
 @pytest.fixture

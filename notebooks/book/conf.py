@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -77,6 +78,17 @@ class HtmlAnchors(SphinxTransform):
         self.document.myst_slugs = anchors
 
 
+class OnlyPages(SphinxTransform):
+    """A link to a notebook that is there but is no page, a draft or a lab's master, becomes plain words."""
+
+    default_priority = 800
+
+    def apply(self, **_) -> None:
+        for link in list(self.document.findall(pending_xref)):
+            if link.get("refdomain") == "doc" and link["reftarget"] not in self.env.found_docs:
+                link.replace_self(link.children)
+
+
 def leave_drafts_out(app, config) -> None:
     """A notebook that says it is a draft has no outputs yet: there is nothing to show."""
     for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]_*.ipynb"):
@@ -124,6 +136,7 @@ def display_mathml(writer, node) -> None:
 
 def setup(app) -> None:
     app.add_transform(HtmlAnchors)
+    app.add_transform(OnlyPages)
     app.connect("config-inited", leave_drafts_out)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", shorten_signature)
