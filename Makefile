@@ -3,6 +3,8 @@
 # make test        lint, unit tests, notebooks
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own
+# make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
+# make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +12,7 @@ BIN := .venv/bin
 SIZE ?= cpu
 CORES ?= 2
 
-.PHONY: reproduce reproduce-full test lab explorer lint unit notebooks clean
+.PHONY: reproduce reproduce-full test lab explorer labs book lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -39,6 +41,25 @@ lab: .venv/run.stamp
 explorer: .venv/explorer.stamp
 	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1
 
+# `otter assign` runs each solution through its grader, and fails if it does not get all points.
+labs: .venv/labs.stamp
+	rm -rf build/labs/student build/labs/solutions build/labs/graders build/labs/otter
+	mkdir -p build/labs/student build/labs/solutions build/labs/graders
+	@for lab in $(basename $(notdir $(wildcard notebooks/labs/lab*.ipynb))); do \
+	  $(BIN)/otter assign notebooks/labs/$$lab.ipynb build/labs/otter/$$lab && \
+	  cp build/labs/otter/$$lab/student/$$lab.ipynb build/labs/student/ && \
+	  cp build/labs/otter/$$lab/autograder/$$lab.ipynb build/labs/solutions/ && \
+	  cp build/labs/otter/$$lab/autograder/*.zip build/labs/graders/$$lab.zip || exit 1; \
+	  echo "$$lab: the solution gets all points; student copy, solution and grader are in build/labs"; \
+	done
+	rm -rf build/labs/otter
+
+# From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
+book: .venv/book.stamp
+	rm -rf build/book
+	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
+	@echo "build/book/index.html"
+
 clean:
 	rm -rf .venv build
 
@@ -60,4 +81,12 @@ clean:
 
 .venv/explorer.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[explorer]'
+	touch $@ .venv/run.stamp
+
+.venv/labs.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[labs]'
+	touch $@ .venv/run.stamp
+
+.venv/book.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book]'
 	touch $@ .venv/run.stamp

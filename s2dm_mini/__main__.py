@@ -11,6 +11,7 @@ from .classifier import ClassifierConfig
 from .data import DataError
 from .ledger import Group
 from .progress import train_with_bar
+from .refresh import RefreshError
 from .reproduce import ReproductionError, reproduce
 from .results import ResultsError
 from .train import PAPER, TrainConfig, TrainingError
@@ -250,6 +251,19 @@ def reproduce_command(only: tuple[str, ...] = (), set: tuple[str, ...] = (), out
     print(f"All done: {reproduce(out, only, list(set))}")
 
 
+def refresh_command(notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional], timeout: float = 900) -> None:
+    """Execute notebooks in place and store their outputs, with a hash of the code that made them.
+
+    Args:
+        notebooks: files, e.g. notebooks/05_samplers.ipynb
+        timeout: seconds that one cell may take
+    """
+    from .refresh import refresh
+
+    for path in notebooks:
+        print(f"{path}: {refresh(path, timeout):.0f} s", flush=True)
+
+
 def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", folder: Path | None = None) -> None:
     """Download a data set, check it and unpack it.
 
@@ -268,13 +282,13 @@ COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample"
             "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
             "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,
-            "reproduce": reproduce_command, "fetch": fetch_command}
+            "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
 
 
 def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m s2dm_mini", description=__doc__)
-    except (CheckpointError, DataError, TrainingError, ReproductionError, ResultsError, ValueError, OSError) as error:
+    except (CheckpointError, DataError, TrainingError, RefreshError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped.")

@@ -58,7 +58,7 @@ class Change:
 
 
 def changes(rows: Iterable[dict[str, str]], column: str = "fd") -> list[Change]:
-    """Every network, scale, sampler, grid and step count of the ledger against L_0, in the order of the rows."""
+    """Every network, scale, sampler, grid and step count of the ledger against L_0; networks in the order of TITLES, steps rising."""
     place = ("sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256")
     base: dict[tuple, float] = {}
     found: dict[tuple, dict[str, tuple[float, dict]]] = {}
@@ -75,8 +75,8 @@ def changes(rows: Iterable[dict[str, str]], column: str = "fd") -> list[Change]:
         if pairs:
             row = pairs[0][2]
             result.append(Change(setting, scale, row["sampler"], row["spacing"], int(row["steps"]), int(row["nfe"]),
-                                 tuple(value / l0 - 1 for value, l0, _ in pairs), sum(l0 for _, l0, _ in pairs) / len(pairs)))
-    return result
+                                 tuple(value / l0 - 1 for value, l0, _ in pairs), mean(l0 for _, l0, _ in pairs)))
+    return sorted(result, key=lambda c: (list(TITLES).index(c.setting), c.scale, c.sampler, c.spacing, c.steps))
 
 
 def count(cells: list[Change]) -> str:

@@ -1,5 +1,6 @@
 """pyproject.toml is the one source of dependencies; environment.yml and constraints.txt must agree with it."""
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUN = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+BOOK = [Requirement(text) for text in PROJECT["optional-dependencies"]["book"]]
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -24,19 +26,20 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def conda_specs() -> dict[str, str]:
-    """name → version range, as environment.yml has them; each is checked to be a valid conda spec."""
+def conda_specs(file: str) -> dict[str, str]:
+    """name → version range, as the file has them; each is checked to be a valid conda spec."""
     specs = {}
-    for text in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
+    for text in yaml.safe_load((ROOT / file).read_text())["dependencies"]:
         MatchSpec(text, strict=True)
         name, _, version = text.partition(" ")
         specs[name] = version
     return specs
 
 
-def test_environment_yml_has_the_same_ranges():
+@pytest.mark.parametrize("file", ["environment.yml", "binder/environment.yml"])
+def test_environment_yml_has_the_same_ranges(file):
     expected = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in RUN} | {"python": SpecifierSet(PROJECT["requires-python"])}
-    found = {name: SpecifierSet(version) for name, version in conda_specs().items() if name != "pip"}
+    found = {name: SpecifierSet(version) for name, version in conda_specs(file).items() if name != "pip"}
     assert found == expected
 
 
@@ -48,6 +51,26 @@ def pins() -> dict[str, Version]:
         assert equals and "+" not in version, f"constraints.txt must pin exactly, without a build mark, not {line!r}"
         found[canonical(name)] = Version(version)
     return found
+
+
+def test_binder_installs_the_package_after_the_same_environment():
+    top, binder = (yaml.safe_load((ROOT / folder / "environment.yml").read_text()) for folder in ("", "binder"))
+    assert binder == top
+    script = ROOT / "binder" / "postBuild"
+    assert os.access(script, os.X_OK), "Binder runs postBuild only if it is executable: chmod +x binder/postBuild"
+    assert "pip install --no-deps -e ." in script.read_text().splitlines()
+
+
+def test_the_tests_can_build_the_book():
+    assert {str(requirement) for requirement in BOOK} <= {str(requirement) for requirement in TEST}
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    paper, = citation["references"]
+    assert paper["url"].endswith("2401.01520") and [author["family-names"] for author in paper["authors"]] == ["Wang", "Li"]
 
 
 @pytest.mark.parametrize("requirement", RUN + TEST, ids=lambda r: r.name)
@@ -78,6 +101,7 @@ def test_importing_the_package_brings_no_heavy_module():
 
 
 def test_no_path_of_one_machine_in_notebooks_and_texts():
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("data/**/*.md"), *ROOT.glob("data/**/*.json")]:
+    kinds = ("*.md", "notebooks/**/*.md", "notebooks/**/*.ipynb", "data/**/*.md", "data/**/*.json")
+    for path in [path for kind in kinds for path in ROOT.glob(kind)]:
         found = re.search(r"/(home|root|work|Users|tmp)/\w+", path.read_text())
         assert not found, f"{path.name} holds {found.group(0)}"

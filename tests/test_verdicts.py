@@ -1,11 +1,14 @@
 """Changes and verdicts from tables written by hand."""
 import math
+from pathlib import Path
 from statistics import stdev
 
 import pytest
 
-from s2dm_mini.ledger import SETTINGS
-from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, title, verdict_table, verdicts
+from s2dm_mini.ledger import SETTINGS, SIZES, rows_of, table_of
+from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, report, title, verdict_table, verdicts
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def row(setting, seed, fd, scale="none", sampler="ddim", steps=10):
@@ -75,7 +78,17 @@ def test_tables():
                     rows("l0", [5, 5], sampler="f-pndm") + rows("l0", [5, 6], sampler="f-pndm", scale="s2dm10"))
     lines = change_table(found).splitlines()
     assert lines[0] == "| | DDIM, 10 steps (10) | F-PNDM, 10 steps (10) |"
-    assert lines[2:] == ["| L₀, ε/1.017 | **-10.0 ± 0.0 %** |  |", "| S²-DM^50 | +0.0 ± 20.0 % |  |",
-                         "| L₀ shrunk like S²-DM^10, no training |  | +10.0 ± 10.0 % |"]
+    assert lines[2:] == ["| L₀, ε/1.017 | **-10.0 ± 0.0 %** |  |", "| L₀ shrunk like S²-DM^10, no training |  | +10.0 ± 10.0 % |",
+                         "| S²-DM^50 | +0.0 ± 20.0 % |  |"]
     assert verdict_table(verdicts([])).count("\n") == 10 and set(TITLES) == set(SETTINGS)
     assert title("s2dm50-tau0.9", "none") == "S²-DM^50, τ 0.9"
+
+
+def test_the_pages_hold_the_verdicts_of_the_committed_ledgers():
+    """README the verdicts, data/results/verdicts-SIZE.md all tables, each of the ledger as it is now."""
+    for size in SIZES:
+        table = table_of(size)
+        if table.exists():
+            written = table.with_name(f"verdicts-{size}.md").read_text()
+            assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
+    assert verdict_table(verdicts(rows_of("cpu"))) in (ROOT / "README.md").read_text()

@@ -1,0 +1,144 @@
+"""Sphinx's settings for the book: `make book`. Nothing is executed: pages show the notebooks' stored outputs.
+
+The source folder is the repository's root, so that links such as ../data/checkpoints/README.md mean the same here and there.
+"""
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.transforms import SphinxTransform
+
+sys.path.insert(0, str(Path(__file__).parent))
+from docstrings import to_rest
+from formulas import to_mathml
+
+project = "S²-DM, small and readable"
+html_title = project
+author = "the authors of s2dm_mini"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+
+root_doc = "notebooks/book/index"
+include_patterns = ["notebooks/book/*.md", "notebooks/[0-9][0-9]_*.ipynb", "data/checkpoints/README.md", "notebooks/labs/README.md"]
+# Folders that Sphinx need not walk through. The labs' own notebooks hold solutions: only their README is a page.
+exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs/*.ipynb", "notebooks/labs/*/*"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "image/png", 0)]  # a widget's stored picture, not the widget, which would need a kernel
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # else every forward() repeats torch's
+autodoc_preserve_defaults = True  # defaults as the code has them, not as they came out on this machine
+add_module_names = False
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["book.css"]
+html_additional_pages = {"index": "to_start.html"}  # the start page lies two folders down; this leads there
+templates_path = ["templates"]
+html_show_sphinx = False
+html_show_copyright = False
+html_copy_source = False
+
+LONG_TYPES = {
+    "~collections.abc.Callable[[~torch.Tensor, ~torch.Tensor], ~torch.Tensor]": "Denoiser",
+    "~torch.Generator | list[~torch.Generator] | None": "NoiseSource",
+}
+
+
+class HtmlAnchors(SphinxTransform):
+    """Make `<a id="question-4"></a>`, which JupyterLab and GitHub understand, a target that links are checked against.
+
+    It joins the headings of its page: a link to #question-4 means this page, never another one that has such an anchor.
+    """
+
+    default_priority = 800  # before links are resolved
+
+    def apply(self, **_) -> None:
+        anchors = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
+        for raw in list(self.document.findall(nodes.raw)):
+            found = re.match(r'<a id="([\w-]+)">', raw.astext())
+            if found and found[1] in anchors:
+                raw.parent.remove(raw)  # a heading of that name is such a target already
+            elif found:
+                raw.replace_self(nodes.target("", "", ids=[found[1]]))
+                anchors[found[1]] = (raw.line, found[1], "")
+        self.document.myst_slugs = anchors
+
+
+class OnlyPages(SphinxTransform):
+    """A link to a notebook that is there but is no page, a draft or a lab's master, becomes plain words."""
+
+    default_priority = 800
+
+    def apply(self, **_) -> None:
+        for link in list(self.document.findall(pending_xref)):
+            if link.get("refdomain") == "doc" and link["reftarget"] not in self.env.found_docs:
+                link.replace_self(link.children)
+
+
+def leave_drafts_out(app, config) -> None:
+    """A notebook that says it is a draft has no outputs yet: there is nothing to show."""
+    for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]_*.ipynb"):
+        if json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft"):
+            config.exclude_patterns.append(f"notebooks/{path.name}")
+
+
+def read_docstring(app, what, name, obj, options, lines) -> None:
+    # The indentation of a module's docstring means what it says; autodoc takes some of it away where all but the first line have it.
+    lines[:] = to_rest(obj.__doc__.splitlines() if what == "module" and obj.__doc__ else lines)
+    if dataclasses.is_dataclass(obj):
+        lines += ["::", "", *["    " + line for line in fields_as_written(obj)], ""]
+
+
+def fields_as_written(cls: type) -> list[str]:
+    """The lines of a dataclass that define its fields: what a field means stands there in comments, which a signature would lose."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    return textwrap.dedent("\n".join(source.splitlines()[fields[0].lineno - 1:fields[-1].end_lineno])).splitlines() if fields else []
+
+
+def shorten_signature(app, what, name, obj, options, signature, returns):
+    if dataclasses.is_dataclass(obj) and what == "class":
+        return "", None
+    for long, short in LONG_TYPES.items():
+        signature = signature and signature.replace(long, short)
+    return signature, returns
+
+
+def leave_foreign_members_out(app, what, name, obj, skip, options):
+    """What a base class of another package made, such as a Figure's set() or a tuple's numbered fields, is not documented here."""
+    foreign = not (getattr(obj, "__module__", None) or "s2dm_mini").startswith("s2dm_mini")
+    return True if foreign or str(obj.__doc__).startswith("Alias for field number") else None
+
+
+def inline_mathml(writer, node) -> None:
+    writer.body.append(to_mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def display_mathml(writer, node) -> None:
+    writer.body.append(f'<div class="math">{to_mathml(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app) -> None:
+    app.add_transform(HtmlAnchors)
+    app.add_transform(OnlyPages)
+    app.connect("config-inited", leave_drafts_out)
+    app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("autodoc-skip-member", leave_foreign_members_out)
+    app.add_html_math_renderer("mathml", (inline_mathml, None), (display_mathml, None))

@@ -1,0 +1,243 @@
+"""The labs: the teacher's solution gets all points, an untouched copy none, and a wrong solution loses just what it should.
+
+Masters go through `otter assign` once; solved and untouched copies through `otter run` as at a school, each in a kernel of its
+own. Wrong solutions are graded in this process, by otter's own checks on the generated test files, which takes a second each.
+"""
+import ast
+import csv
+import runpy
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+assign = pytest.importorskip("otter.assign")
+
+from otter.check.notebook import Notebook  # noqa: E402
+from otter.execute import Checker  # noqa: E402
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "labs"
+LABS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+POINTS = {
+    "lab1_noise_schedule": {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 3, "q6": 3},
+    "lab2_ddim": {"q1": 4, "q2": 4, "q3": 4, "q4": 3, "q5": 2, "q6": 3},
+    "lab3_skip_step_loss": {"q1": 4, "q2": 5, "q3": 3, "q4": 3, "q5": 5},
+    "lab4_multistep": {"q1": 3, "q2": 3, "q3": 5, "q4": 3, "q5": 3, "q6": 3},
+}
+
+# lab → (mistake, question, points lost, what the solution says in its cell, what the student says instead)
+WRONG = {
+    "lab1_noise_schedule": [
+        ("the product leaves β_t out", "q1", 2, ".cumprod(0)", ".cumprod(0) / (1 - beta)"),
+        ("a sum of β", "q1", 3, "(1 - beta).cumprod(0)", "1 - beta.cumsum(0)"),
+        ("no roots", "q2", 3, "a.sqrt() * x0 + (1 - a).sqrt() * eps", "a * x0 + (1 - a) * eps"),
+        ("ᾱ of the step before", "q2", 2, "alpha_bar[t]", "alpha_bar[t - 1]"),
+        ("columns instead of images", "q2", 3, ".reshape(-1, *[1] * (x0.ndim - 1))", ""),
+        ("no root below x̂_0", "q3", 2, "* eps) / a.sqrt()", "* eps) / a"),
+        ("picture and noise confused", "q3", 1, "(x - a.sqrt() * x0) / (1 - a).sqrt()", "(x - (1 - a).sqrt() * x0) / a.sqrt()"),
+        ("the picture is the target", "q4", 2, "error = eps - denoiser", "error = x0 - denoiser"),
+        ("a sum over pixels", "q4", 1, ".mean(dim=1)", ".sum(dim=1)"),
+        ("one noise for the batch", "q4", 1, "torch.randn(x0.shape", "torch.zeros_like(x0) + torch.randn(x0[:1].shape"),
+        ("noise that is not Gaussian", "q4", 1, "torch.randn(x0.shape, generator=generator, dtype=x0.dtype)",
+         "12**0.5 * (torch.rand(x0.shape, generator=generator, dtype=x0.dtype) - 0.5)"),
+        ("E[x_0] for E[ε]", "q5", 2, "return (1 - a).sqrt() / (", "return mean + a.sqrt() * v / ("),
+        ("the mean not shrunk", "q5", 2, "(x - a.sqrt() * mean)", "(x - mean)"),
+        ("a standard deviation for the error", "q6", 1, "loss.std() / len(loss) ** 0.5", "loss.std()"),
+        ("the same noise at each t", "q6", 1, "alpha_bar, generator)  #", "alpha_bar, torch.Generator().manual_seed(0))  #"),
+    ],
+    "lab2_ddim": [
+        ("alpha_bar[-1] for the clean picture", "q1", 1, "1.0 if t == -1 else ", ""),
+        ("the grid ends at t = 0", "q1", 2, "range(steps + 1)]", "range(steps)] + [0]"),
+        ("one step too few", "q1", 3, "range(steps + 1)]", "range(steps)]"),
+        ("picture and noise confused", "q2", 4, "a_s**0.5 * x0 + (1 - a_s) ** 0.5 * eps", "a_s**0.5 * eps + (1 - a_s) ** 0.5 * x0"),
+        ("no root for the noise", "q2", 4, "(x - (1 - a_t) ** 0.5 * eps)", "(x - (1 - a_t) * eps)"),
+        ("asked at s", "q3", 3, "(len(x),), t))", "(len(x),), s))"),
+        ("the last step left out", "q3", 4, "step_pairs(len(alpha_bar), steps):", "step_pairs(len(alpha_bar), steps)[:-1]:"),
+        ("asked about x_T each time", "q3", 3, "denoiser(x, ", "denoiser(x_T, "),
+        ("the old noise not reduced", "q4", 2, "(1 - a_s - variance) ** 0.5 * eps", "(1 - a_s) ** 0.5 * eps"),
+        ("the variance without its root", "q4", 2, "variance**0.5 * z", "variance * z"),
+        ("η without its square", "q4", 1, "eta**2", "eta"),
+        ("fresh noise used again", "q5", 1, "z = torch.randn", "z = z if t < len(alpha_bar) - 1 else torch.randn"),
+        ("one noise for the batch", "q5", 1, "torch.randn(x.shape", "torch.zeros_like(x) + torch.randn(x[:1].shape"),
+        ("the package's own variance", "q6", 2, "    gain =", """    from s2dm_mini.denoisers import gaussian_ddim_variance
+
+    table = NoiseSchedule(alpha_bar)
+    return gaussian_ddim_variance(v, table, table.timesteps(steps)).item() / v
+    gain ="""),
+        ("a standard deviation for the variance", "q6", 2, "factor.item() ** 2 / v", "factor.item() / v"),
+        ("one step too many", "q6", 1, "next(steps for", "1 + next(steps for"),
+    ],
+    "lab3_skip_step_loss": [
+        ("a negative index", "q1", 1, "return torch.where(t >= skip, ((1 - a) / a).sqrt(), 0.0)",
+         "return (alpha_bar[t - skip] / alpha_bar[t] - 1).abs().sqrt()"),
+        ("no root in c", "q1", 3, "((1 - a) / a).sqrt()", "(1 - a) / a"),
+        ("one step too short", "q1", 3, "(t - skip)", "(t - skip + 1)"),
+        ("t = skip left out", "q1", 1, "t >= skip", "t > skip"),
+        ("the same noise for ε₂", "q2", 2, "eps_2 = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)", "eps_2 = eps_1"),
+        ("one ε₂ for the batch", "q2", 1, "eps_2 = torch.randn(x0.shape", "eps_2 = torch.randn(x0[:1].shape"),
+        ("τ and 1 − τ exchanged", "q2", 3, "tau * l_0 + (1 - tau) * l_skip", "(1 - tau) * l_0 + tau * l_skip"),
+        ("τ also where t < skip", "q2", 1, "l_skip, l_0)", "l_skip, tau * l_0)"),
+        ("the network asked twice", "q2", 1, "c * f)", "c * denoiser(a.sqrt() * x0 + (1 - a).sqrt() * eps_1, t))"),
+        ("the package's own loss", "q2", 5, "    image =", """    from s2dm_mini.losses import s2dm_loss
+
+    return s2dm_loss(denoiser, x0, t, NoiseSchedule(alpha_bar), skip, tau, generator=generator)
+    image ="""),
+        ("c without its square", "q3", 1, "return tau / (tau + (1 - tau) * c**2)", "return tau / (tau + (1 - tau) * c)"),
+        ("both readings alike", "q3", 2, "return (tau + (1 - tau) * c) /", "return tau /"),
+        ("three different noises", "q4", 1, "manual_seed(seed)", "manual_seed(seed + int(4 * s))"),
+        ("the vertex without its 2", "q4", 2, "-B / (2 * A)", "-B / A"),
+        ("the grid does not reach ᾱ = 1", "q5", 3, "[*grid[1:], None]", "[*grid[1:], 0]"),
+        ("the scale left out beside x̂_0", "q5", 1, "+ (1 - a_s) ** 0.5 * f", "+ (1 - a_s) ** 0.5 * (1 - a_t) ** 0.5 / (a_t * v + 1 - a_t)"),
+        ("helps means more variance", "q5", 2, "off[0] < off[1]", "off[0] > off[1]"),
+    ],
+    "lab4_multistep": [
+        ("alpha_bar[-1] for the clean picture", "q1", 1, "0.0 if t == -1 else ", ""),
+        ("ρ without its root", "q1", 2, ".sqrt()", ""),
+        ("a step upwards", "q1", 2, "(rho_s - rho_t)", "(rho_t - rho_s)"),
+        ("the textbook's weights", "q2", 2, "h / (2 * h_before)", "0.5"),
+        ("strides the wrong way round", "q2", 2, "h / (2 * h_before)", "h_before / (2 * h)"),
+        ("the grid does not reach ᾱ = 1", "q3", 5, "zip(grid[:-1], grid[1:],", "zip(grid[:-2], grid[1:-1],"),
+        ("the mix remembered instead of the answer", "q3", 1, "before = eps, h", "before = slope, h"),
+        ("y shown to the denoiser", "q3", 3, "alpha_bar[t].item() ** 0.5 * y,", "y,"),
+        ("asked again instead of remembered", "q3", 2, "w_1 * before[0]",
+         "w_1 * denoiser(alpha_bar[t].item() ** 0.5 * y, torch.full((len(y),), t))"),
+        ("new noise for the second sampler", "q4", 2, "multistep_sample(denoiser, x_T,",
+         "multistep_sample(denoiser, torch.randn_like(x_T),"),
+        ("no root in the error", "q4", 1, ".mean(dim=1).sqrt()", ".mean(dim=1)"),
+        ("the sign of the slope", "q5", 2, "-(u @ w", "(u @ w"),
+        ("a line through the origin", "q5", 3, "u, w = u - u.mean(), w - w.mean()", ""),
+        ("first and last point only", "q5", 1, "-(u @ w / (u @ u)).item()", "-((w[-1] - w[0]) / (u[-1] - u[0])).item()"),
+        ("errors not paired", "q6", 1, "difference.std() /", "(error_a.var() + error_b.var()).sqrt() /"),
+        ("never undecided", "q6", 1, "<= 2 * standard_error", "< 0"),
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def assigned(tmp_path_factory):
+    """Folders made by `otter assign` from each master, without its own test run: the tests below are that."""
+    folders = {lab: tmp_path_factory.mktemp(lab) for lab in LABS}
+    for lab, folder in folders.items():
+        assign.main(str(FOLDER / f"{lab}.ipynb"), str(folder), no_run_tests=True)
+    return folders
+
+
+def test_every_lab_has_its_table():
+    assert list(POINTS) == LABS == list(WRONG)
+    assert all(sum(points.values()) == 20 for points in POINTS.values())
+    assert all(len(mistakes) >= 5 for mistakes in WRONG.values())
+
+
+# ------------------------------------------------------------------------------------- as at a school: otter run
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, tmp_path, monkeypatch, capsys):
+    """By notebooks/labs/grade.py, which reads the results.json of `otter run`: that one exits with 0 whatever it finds."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "graders").mkdir()
+    shutil.copy(assigned[lab] / "autograder" / f"{lab}.ipynb", tmp_path / "in" / "solved.ipynb")
+    shutil.copy(assigned[lab] / "student" / f"{lab}.ipynb", tmp_path / "in" / "untouched.ipynb")
+    grader, = (assigned[lab] / "autograder").glob("*.zip")
+    shutil.copy(grader, tmp_path / "graders" / f"{lab}.zip")
+    broken = lab == LABS[0]  # once is enough
+    if broken:
+        (tmp_path / "in" / "broken.ipynb").write_text("not a notebook")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the kernels', which conftest.py does not reach
+    options = ["--graders", str(tmp_path / "graders"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["grade.py", lab, str(tmp_path / "in"), *options])
+    assert runpy.run_path(str(FOLDER / "grade.py"))["main"]() == (1 if broken else 0)
+
+    with open(tmp_path / lab / "grades.csv", newline="") as file:
+        rows = {row.pop("submission"): row for row in csv.DictReader(file)}
+    points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
+    assert points == {"solved.ipynb": POINTS[lab], "untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
+    assert float(rows["solved.ipynb"]["total"]) == 20
+    if broken:
+        assert rows["broken.ipynb"]["note"] and rows["broken.ipynb"]["total"] == ""
+        assert "broken.ipynb: NOT GRADED" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------- in this process: mistakes
+
+@pytest.fixture(scope="session")
+def tests_of(assigned, tmp_path_factory):
+    """lab → the folder of the test files in its autograder, hidden tests included."""
+    folders = {}
+    for lab, folder in assigned.items():
+        grader, = (folder / "autograder").glob("*.zip")
+        folders[lab] = tmp_path_factory.mktemp(f"{lab}_tests")
+        with zipfile.ZipFile(grader) as archive:
+            archive.extractall(folders[lab])
+    return {lab: folder / "tests" for lab, folder in folders.items()}
+
+
+def grade(folder, lab, tests, monkeypatch, cells):
+    """{question: points}: run the cells in this process. As in otter's kernel, a check cell grades its question with all tests."""
+    monkeypatch.chdir(folder / "autograder")
+    Notebook.init_grading_mode(str(tests))
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        exec(compile(cell.source, f"{lab}, {cell.id}", "exec"), namespace)
+    return {result.name: result.score for result in Checker.get_results()}
+
+
+def solution_cells(folder, lab):
+    notebook = nbformat.read(folder / "autograder" / f"{lab}.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_no_cell_of_the_solution_fails(lab, assigned, tests_of, monkeypatch):
+    assert grade(assigned[lab], lab, tests_of[lab], monkeypatch, solution_cells(assigned[lab], lab)) == POINTS[lab]
+
+
+@pytest.mark.parametrize("lab, mistake", [pytest.param(lab, mistake, id=f"{lab}: {mistake[0]}") for lab in WRONG for mistake in WRONG[lab]])
+def test_a_mistake_costs_just_its_points(lab, mistake, assigned, tests_of, monkeypatch):
+    _, question, lost, right, wrong = mistake
+    cells = [cell for cell in solution_cells(assigned[lab], lab) if not cell.id.endswith("-picture")]  # no question needs them
+    answer, = (cell for cell in cells if cell.id == f"{question}-solution")
+    assert answer.source.count(right) == 1, f"the solution of {question} should say {right!r} once"
+    answer.source = answer.source.replace(right, wrong)
+    expected = POINTS[lab] | {question: POINTS[lab][question] - lost}
+    assert grade(assigned[lab], lab, tests_of[lab], monkeypatch, cells) == expected
+
+
+# ------------------------------------------------------------------------------------------- what students get
+
+def solutions_and_hidden_tests(lab):
+    """Statements between BEGIN and END SOLUTION of a master, and the names and sentences of its hidden tests."""
+    solved, hidden = [], []
+    for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code" and "# BEGIN SOLUTION" in cell.source:
+            inside = False
+            for line in map(str.strip, cell.source.splitlines()):
+                inside = line == "# BEGIN SOLUTION" or inside and line != "# END SOLUTION"
+                solved += [line] if inside and len(line) > 20 and not line.startswith("#") else []
+        if cell.cell_type == "code" and cell.source.startswith("# HIDDEN"):
+            function, = ast.parse(cell.source).body
+            texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            hidden += [function.name, *(text for text in texts if len(text) > 25)]
+    return solved, hidden
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_student_copies_hold_no_solution_and_no_hidden_test(lab, assigned):
+    student = assigned[lab] / "student"
+    assert [path.name for path in student.iterdir()] == [f"{lab}.ipynb"]
+    notebook = nbformat.read(student / f"{lab}.ipynb", as_version=4)
+    given = "\n".join([cell.source for cell in notebook.cells] + list(notebook.metadata["otter"]["tests"].values()))
+    solved, hidden = solutions_and_hidden_tests(lab)
+    assert len(solved) > 8 and len(hidden) > 8
+    assert not [line for line in solved if line in given]
+    assert not [text for text in hidden if text in given]
+    assert "hidden=True" not in given and "SOLUTION" not in given
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_masters_store_no_outputs():
+    """Pictures of a master show what students are to find out."""
+    for lab in LABS:
+        assert not any(cell.get("outputs") for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells)
