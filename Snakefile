@@ -16,10 +16,10 @@ SIZE, OUT = config.get("size", "quick"), Path(config.get("out", "runs/ledger"))
 TABLE = Path(config.get("table", table_of(SIZE)))
 PYTHON = shlex.quote(sys.executable)
 LEDGER = f"{PYTHON} -m s2dm_mini ledger"
-TODO = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
+LACKING = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
 
 VERDICTS = TABLE.with_name(f"verdicts-{SIZE}.md")
-FRESH = not TODO and TABLE.exists() and VERDICTS.exists() and sha256(TABLE) in VERDICTS.read_text()
+FRESH = not LACKING and TABLE.exists() and VERDICTS.exists() and sha256(TABLE) in VERDICTS.read_text()
 # Notebook 08 shows the tables that are in their place; for one elsewhere only the verdicts are written.
 PARAMETERS = {} if "table" in config else {"quick": "-p dataset shapes -p preset tiny", "cpu": "", "full": "-p profile full"}
 NOTEBOOK = [f"{OUT}/{SIZE}/08_reproduction.ipynb"] if SIZE in PARAMETERS else []
@@ -36,16 +36,16 @@ rule train:
 
 
 rule measure:
-    input: lambda wildcards: str(TODO[wildcards.group].network_path(SIZE, OUT))
+    input: lambda wildcards: str(LACKING[wildcards.group].network_path(SIZE, OUT))
     output: touch(f"{OUT}/{SIZE}/measured/{{group}}")
-    params: options=lambda wildcards: TODO[wildcards.group].options
+    params: options=lambda wildcards: LACKING[wildcards.group].options
     shell:
         "export OMP_NUM_THREADS={threads}; {LEDGER} sample --size {SIZE} {params.options} --out {OUT} --table {TABLE} && "
         "{LEDGER} measure --size {SIZE} {params.options} --out {OUT} --table {TABLE}"
 
 
 rule verdicts:
-    input: expand(f"{OUT}/{SIZE}/measured/{{group}}", group=TODO) or TABLE
+    input: expand(f"{OUT}/{SIZE}/measured/{{group}}", group=LACKING) or TABLE
     output: VERDICTS
     shell: "{PYTHON} -m s2dm_mini verdicts --size {SIZE} --table {TABLE}"
 

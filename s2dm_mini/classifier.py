@@ -25,7 +25,7 @@ PATCH = 2
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How to train a classifier. The shipped one: 10 epochs of the defaults, then `NOISY` from there.
+    """How to train a classifier. The shipped one: the defaults, then from there 5 epochs with learning_rate = 0.08 and noise = 0.15.
 
     Noise from the start costs accuracy (14 epochs with noise = 0.2: 90.3 % of the test split); added at the end, it does not.
     """
@@ -50,9 +50,6 @@ class ClassifierConfig:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if not self.noise >= 0:
             raise ValueError(f"noise must be at least 0, not {self.noise}.")
-
-
-NOISY = ClassifierConfig(epochs=5, learning_rate=0.08, noise=0.15)
 
 
 @dataclass
