@@ -265,17 +265,20 @@ def refresh_command(notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
 def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", folder: Path | None = None) -> None:
-    """Download a data set, check it and unpack it.
+    """Download a data set, check it and unpack it; CelebA has to be downloaded by hand, which is said if it was not.
 
     Args:
-        dataset: cifar10
+        dataset: cifar10 or celeba
         folder: where to; by default the folder S2DM_DATA names, else the user's cache folder
     """
-    from .data import fetch_cifar10
+    from .data import celeba, data_folder, fetch_cifar10
 
-    if dataset != "cifar10":
-        raise ValueError(f"the data set that can be fetched is cifar10, not {dataset!r}.")
-    print(f"CIFAR-10 is in {fetch_cifar10(folder)}")
+    if dataset == "cifar10":
+        print(f"CIFAR-10 is in {fetch_cifar10(folder)}")
+    elif dataset == "celeba":
+        print(f"CelebA is in {folder or data_folder()}, {len(celeba(folder=folder)):,} training images")
+    else:
+        raise ValueError(f"the data sets that can be fetched are cifar10 and celeba, not {dataset!r}.")
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,

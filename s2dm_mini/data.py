@@ -1,12 +1,15 @@
-"""Images as uint8 tensors held in memory: CIFAR-10 from its official binary files, and `shapes`, drawn on the spot.
+"""Images as uint8 tensors: CIFAR-10 from its official binary files, CelebA from its archive, and `shapes`, drawn on the spot.
 
     images = cifar10("train")        # images.pixels (50000, 3, 32, 32) uint8, images.labels (50000,)
+    images = celeba("train")         # images.pixels (162770, 3, 64, 64) uint8, mapped into memory
     images = shapes(5_000, seed=0)   # images.factors: what each scene was drawn from
 
-CIFAR-10 is looked for in the folder named by S2DM_DATA, else in the user's cache folder; `fetch_cifar10` puts it there.
+CIFAR-10 and CelebA are looked for in the folder named by S2DM_DATA, else in the user's cache folder; `fetch_cifar10` puts the first
+there, the second has to be downloaded by hand.
 """
 import gzip
 import hashlib
+import io
 import math
 import os
 import tarfile
@@ -31,7 +34,7 @@ class DataError(Exception):
 
 @dataclass
 class Images:
-    """A data set in memory."""
+    """A data set in memory, or mapped into it."""
 
     name: str
     pixels: Tensor  # (N, 3, H, W) uint8
@@ -131,27 +134,32 @@ def unpack_cifar10(archive: Path, folder: Path) -> None:
     """Unpack the six .bin files of the archive into folder/cifar-10-batches-bin, once all six are read and found whole.
 
     Only plain files of the expected name and size are read, by name; links, other paths and anything else in the
-    archive are never touched. Raises DataError.
+    archive are never touched. What the archive unpacks to is cut off where six files would long be through, so that no bomb fills the
+    memory, and all sizes are looked at before anything is written. Raises DataError.
     """
-    size, contents = RECORD_BYTES * RECORDS_PER_FILE, {}
+    size = RECORD_BYTES * RECORDS_PER_FILE
     names = [name for split in CIFAR10_FILES.values() for name in split]
-    target = folder / "cifar-10-batches-bin"
+    target, limit = folder / "cifar-10-batches-bin", 8 * size  # six files, the readme and the names of the classes
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+        with gzip.open(archive) as stream:
+            unpacked = stream.read(limit + 1)  # to the end, where gzip compares its check sum
+        if len(unpacked) > limit:
+            raise DataError(f"{archive} unpacks to more than {limit:,} bytes: it is not CIFAR-10's binary archive. Delete it and run "
+                            f"`python -m s2dm_mini fetch cifar10` again.")
+        with tarfile.open(fileobj=io.BytesIO(unpacked)) as tar:
+            members = {}
             for member in tar:
                 inside, _, name = member.name.removeprefix("./").rpartition("/")
                 if inside != "cifar-10-batches-bin" or name not in names or not member.isreg():
                     continue
                 if member.size != size:
                     raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {size:,}.")
-                contents[name] = tar.extractfile(member).read()
-            while stream.read(1 << 20):  # to the end, where gzip compares its check sum
-                pass
-        if missing := [name for name in names if name not in contents]:
-            raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
-        target.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_whole(target / name, content)
+                members[name] = member
+            if missing := [name for name in names if name not in members]:
+                raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
+            target.mkdir(parents=True, exist_ok=True)
+            for name, member in members.items():
+                write_whole(target / name, tar.extractfile(member).read())
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive} could not be unpacked into {target} ({error}). Is it whole, and is there room on the disk?") from error
 
@@ -167,6 +175,28 @@ def write_whole(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------ CelebA
+
+def celeba(split: str = "train", size: int = 64, folder: Path | str | None = None) -> Images:
+    """CelebA (Liu et al., 2015), aligned: 162,770 training, 19,867 validation or 19,962 test photographs of faces.
+
+    split: train, valid or test. size: the side, 8 to 128 pixels. folder holds the archive and the list of its splits as they were
+    downloaded. As in the DDIM code, the 128×128 pixels around column 89, row 121 of each photograph are scaled to size×size bilinearly,
+    in Pillow's sense: halving takes a mean over four pixels each way, weighted 1, 3, 3, 1, so that nothing finer than the new
+    pixels comes through as a pattern. Distances to published ones mean something only with the same crop and the same scaling.
+
+    The first call reads the archive for some minutes (celeba.py); after that pixels are mapped from a file, read from the disk
+    as they are needed, and what is written into them stays in this process. CelebA has attributes, not classes: all labels are 0.
+    Raises DataError if a file is missing or damaged.
+    """
+    from .celeba import SPLITS, mapped_pixels  # which imports this module
+
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    pixels = mapped_pixels(Path(folder) if folder is not None else data_folder(), size)[split]
+    return Images(f"celeba{size}-{split}", pixels, torch.zeros(len(pixels), dtype=torch.int64), ("face",))
 
 
 # ------------------------------------------------------------------------------------------------------ shapes

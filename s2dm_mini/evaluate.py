@@ -61,7 +61,13 @@ def open_features(name: str, device: torch.device | str = "cpu") -> ClassifierFe
 
 
 def open_reference(data_name: str, size: int, features: ClassifierFeatures | InceptionFeatures) -> metrics.Reference:
-    """What samples are compared with: the training pictures; for CIFAR-10 in the package's own features no data set is needed."""
+    """What samples are compared with: the training pictures; for CIFAR-10 in the package's own features no data set is needed.
+
+    Raises ValueError for CelebA in the package's own features.
+    """
+    if data_name == "celeba" and isinstance(features, ClassifierFeatures):
+        raise ValueError("faces are not measured in the features of a CIFAR-10 classifier, which sees 32×32 pixels and knows no faces; "
+                         "use features = inception, or a TorchScript file of Inception.")
     if data_name == "cifar10" and isinstance(features, ClassifierFeatures):
         return metrics.reference("cifar10-train", features)
     return metrics.reference(load_data(data_name, size), features)

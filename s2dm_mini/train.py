@@ -31,7 +31,7 @@ from .unet import PRESETS, UNet
 class TrainConfig:
     """What to train, on what, how, for how long. `PAPER` below is the setting of the released S²-DM code."""
 
-    data: str = "cifar10"  # cifar10 or shapes
+    data: str = "cifar10"  # cifar10, celeba or shapes
     preset: str = "nano"  # see unet.PRESETS
     skip: int = 9  # S²-DM^k has skip = k − 1
     tau: float = 0.99  # weight of L_0; 1 trains the baseline
@@ -62,7 +62,7 @@ class TrainConfig:
             if not good:
                 raise ValueError(f"{name} must be {limit}, not {getattr(self, name)!r}.")
 
-        need(self.data in ("cifar10", "shapes"), "data", "cifar10 or shapes")
+        need(self.data in ("cifar10", "celeba", "shapes"), "data", "cifar10, celeba or shapes")
         need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
         need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
@@ -119,13 +119,14 @@ def seed_of(*key: int) -> int:
 
 
 def load_data(name: str, size: int) -> data.Images:
-    """The training images `name` (cifar10 or shapes) at the side length the network takes."""
+    """The training images `name` (cifar10, celeba or shapes) at the side length the network takes."""
     if name == "shapes":
         return data.shapes(20_000, size=size)
-    images = data.cifar10("train")
-    if images.pixels.shape[-1] != size:
-        raise ValueError(f"CIFAR-10 is 32×32, but this preset takes {size}×{size} images; use nano, compact or paper, or data = shapes.")
-    return images
+    title, side = {"cifar10": ("CIFAR-10", 32), "celeba": ("CelebA", 64)}[name]
+    if side != size:
+        fitting = ", ".join(preset for preset, unet in PRESETS.items() if unet.image_size == side)
+        raise ValueError(f"{title} is {side}×{side}, but this preset takes {size}×{size} images; use {fitting}, or data = shapes.")
+    return data.cifar10("train") if name == "cifar10" else data.celeba("train", size)
 
 
 def train(config: TrainConfig, images: data.Images | None = None, resume: bool = False) -> Iterator[TrainRecord]:
