@@ -160,13 +160,12 @@ def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipI
                 os.fsync(file.fileno())
                 done += len(block)
                 write_whole(note, str(done).encode())
+        note.unlink()
         part.replace(cache)
     except DataError:  # another archive has to come, and this part would be of no use to it
+        note.unlink()
         part.unlink()
         raise
-    finally:
-        if not part.exists():
-            note.unlink(missing_ok=True)
 
 
 def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> np.ndarray:
@@ -174,7 +173,7 @@ def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) ->
     try:
         with photographs.open(member) as file:
             content = file.read(member.file_size)  # no more than it promised, whatever it unpacks to; then the check sum is compared
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise DataError(f"{photographs.filename}: {member.filename} is damaged ({error}). Download the archive again.") from error
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
@@ -183,7 +182,7 @@ def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) ->
             raise DataError(f"{photographs.filename}: {member.filename} is {picture.mode} of {picture.width}×{picture.height} pixels, but "
                             f"CelebA's aligned photographs are RGB of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}. Download {ARCHIVE} again.")
         scaled = picture.crop(CROP).resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{photographs.filename}: {member.filename} is not a JPEG picture, only part of one, or one of a forbidding size. "
                         f"Download the archive again.") from error
     return np.asarray(scaled).transpose(2, 0, 1)

@@ -3,6 +3,7 @@ import gzip
 import io
 import math
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -311,12 +312,40 @@ def test_strange_members_are_never_touched(tmp_path, evil):
     assert len(cifar10("train", here)) == 5 * RECORDS
 
 
-@pytest.mark.parametrize("size", [0, RECORDS * 3073 - 1, RECORDS * 3073 + 1, 40 * RECORDS * 3073])
+@pytest.mark.parametrize("size", [0, RECORDS * 3073 - 1, RECORDS * 3073 + 1])
 def test_members_of_another_size(tmp_path, size):
     members = good_members()
-    members[3] = plain("cifar-10-batches-bin/data_batch_3.bin", bytes(size))
-    with pytest.raises(DataError, match=rf"data_batch_3\.bin has {size:,} bytes, not {RECORDS * 3073:,}"):
+    members[-1] = plain("cifar-10-batches-bin/test_batch.bin", bytes(size))  # the last: those before it are not written either
+    with pytest.raises(DataError, match=rf"test_batch\.bin has {size:,} bytes, not {RECORDS * 3073:,}"):
         unpack_cifar10(archive(tmp_path / "a.tar.gz", members), tmp_path)
+    assert everything_below(tmp_path) == {"a.tar.gz"}
+
+
+def long_name(size):
+    """A member whose name is said to have so many bytes: tar readers take them in one go."""
+    member, name = plain("././@LongLink", bytes(size))
+    member.type = tarfile.GNUTYPE_LONGNAME
+    return member, name
+
+
+@pytest.mark.parametrize("bomb", [
+    lambda whole: [plain("cifar-10-batches-bin/data_batch_3.bin", bytes(30_000_000)), *good_members()],
+    lambda whole: [*good_members(), plain("beside.bin", bytes(30_000_000))],
+    lambda whole: [long_name(30_000_000), *good_members()],
+    lambda whole: [*good_members(), *(plain(f"{i}", b"") for i in range(2_000))],
+    lambda whole: whole + gzip.compress(bytes(30_000_000)),
+], ids=["a file", "beside the files", "a name", "many members", "after the end"])
+def test_archives_that_unpack_to_too_much(tmp_path, bomb):
+    path = archive(tmp_path / "a.tar.gz", good_members())
+    made = bomb(path.read_bytes())
+    path.write_bytes(made) if isinstance(made, bytes) else archive(path, made)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"a\.tar\.gz unpacks to more than {8 * RECORDS * 3073:,} bytes.*fetch cifar10"):
+            unpack_cifar10(path, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 3e6, "much more than that was unpacked"
+    finally:
+        tracemalloc.stop()
     assert everything_below(tmp_path) == {"a.tar.gz"}
 
 

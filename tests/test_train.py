@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from s2dm_mini import data
 from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors, save_model, write_tensors
 from s2dm_mini.schedule import NoiseSchedule
-from s2dm_mini.train import FREE_ON_RESUME, PAPER, TrainConfig, TrainingError, antithetic_timesteps, seed_of, train
+from s2dm_mini.train import FREE_ON_RESUME, PAPER, TrainConfig, TrainingError, antithetic_timesteps, load_data, seed_of, train
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
 training = importlib.import_module("s2dm_mini.train")  # the module, whose name the function of the package hides
@@ -448,11 +448,13 @@ def test_images_that_do_not_fit(small, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="3×8×8 images"):
         next(train(BASE, data.shapes(28, size=16)))
     monkeypatch.setenv("S2DM_DATA", str(tmp_path))
-    with pytest.raises(data.DataError, match="fetch cifar10"):
-        next(train(replace(BASE, data="cifar10")))
-    monkeypatch.setattr(data, "cifar10", lambda split: data.shapes(28, size=32))
-    with pytest.raises(ValueError, match="CIFAR-10 is 32×32, but this preset takes 8×8"):
-        next(train(replace(BASE, data="cifar10")))
+    for name, preset, said in (("cifar10", "nano", "fetch cifar10"), ("celeba", "paper64", "downloaded by hand")):
+        with pytest.raises(data.DataError, match=said):
+            load_data(name, PRESETS[preset].image_size)
+    for name, said in (("cifar10", "CIFAR-10 is 32×32, but this preset takes 8×8 images; use nano, compact, paper, or"),
+                       ("celeba", "CelebA is 64×64, but this preset takes 8×8 images; use paper64, or data = shapes")):
+        with pytest.raises(ValueError, match=said):  # before anything is looked for
+            next(train(replace(BASE, data=name)))
 
 
 # ---------------------------------------------------------------------------------------------- configuration
@@ -468,7 +470,7 @@ def test_paper_is_the_released_setting():
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [
-    ("data", "mnist", "cifar10 or shapes"), ("preset", "huge", "one of tiny, nano, compact, paper, paper64"),
+    ("data", "mnist", "cifar10, celeba or shapes"), ("preset", "huge", "one of tiny, nano, compact, paper, paper64"),
     ("reading", "shred", "one of independent"),
     ("weighting", "snr", "one of uniform, min-snr-5, p2"), ("precision", "fp16", "auto, fp32 or bf16"), ("tau", 1.5, r"in \[0, 1\]"),
     ("T", 1, "at least 2"), ("skip", 0, r"in 1\.\.999"), ("skip", 1000, r"in 1\.\.999"), ("ema_decay", 1.0, r"in \[0, 1\)"),
