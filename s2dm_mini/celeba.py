@@ -50,28 +50,28 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
                         f"project page of CUHK's Multimedia Laboratory take {ARCHIVE} (the aligned and cropped images, 1.4 GB) and "
                         f"{LIST}, and put both, the archive not unpacked, into {folder} or into a folder that S2DM_DATA names.")
     split_of = _read_list(folder / LIST)
-    names = sorted(split_of, key=split_of.get)  # each split in one piece, in the order of the list
     try:
         photographs = zipfile.ZipFile(archive)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
         raise DataError(f"{archive} cannot be read as a zip file ({error}): it is cut short, or a web page was saved in its place. "
                         f"Download it again.") from error
     with photographs:
-        members = _checked_members(photographs, split_of)
-        cache = folder / f"celeba{size}-{_fingerprint(members, names, split_of)}.npy"
+        named = _checked_members(photographs, split_of)
+        members = [named[name] for name in sorted(split_of, key=split_of.get)]  # each split in one piece, in the order of the list
+        cache = folder / f"celeba{size}-{_fingerprint(members)}.npy"
         try:
             if not cache.exists():
                 with FileLock(folder / f".{cache.name}.lock"):
                     if not cache.exists():
-                        _build(cache, photographs, [members[name] for name in names], size)
+                        _build(cache, photographs, members, size)
         except OSError as error:
-            raise DataError(f"{cache} cannot be written ({error.strerror or error}). It takes {len(names) * 3 * size**2 / 1e9:.1f} GB; "
+            raise DataError(f"{cache} cannot be written ({error.strerror or error}). It takes {len(members) * 3 * size**2 / 1e9:.1f} GB; "
                             f"what there is of it is kept, and the next try goes on from there.") from error
     try:
         pixels = np.load(cache, mmap_mode="c")  # copy on write: torch warns of arrays that may not be written
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{cache} is damaged ({error}). Delete it, and it is made anew.") from error
-    if pixels.dtype != np.uint8 or pixels.shape != (len(names), 3, size, size):
+    if pixels.dtype != np.uint8 or pixels.shape != (len(members), 3, size, size):
         raise DataError(f"{cache} holds {pixels.dtype} of shape {pixels.shape}. Delete it, and it is made anew.")
     lengths = np.bincount(list(split_of.values()), minlength=len(SPLITS)).tolist()
     return dict(zip(SPLITS, torch.from_numpy(pixels).split(lengths), strict=True))
@@ -121,11 +121,11 @@ def _checked_members(photographs: zipfile.ZipFile, split_of: dict[str, int]) -> 
     return members
 
 
-def _fingerprint(members: dict[str, zipfile.ZipInfo], names: list[str], split_of: dict[str, int]) -> str:
-    """What the file of pixels depends on beside its size: each photograph's split and check sum, and how it is cropped. 16 digits."""
+def _fingerprint(members: list[zipfile.ZipInfo]) -> str:
+    """What the file of pixels depends on beside its size: the photographs in their order, and how they are cropped. 16 digits."""
     digest = hashlib.sha256(f"{CROP} bilinear".encode())
-    for name in names:
-        digest.update(f"{name} {split_of[name]} {members[name].file_size} {members[name].CRC}\n".encode())
+    for member in members:
+        digest.update(f"{member.filename} {member.file_size} {member.CRC}\n".encode())
     return digest.hexdigest()[:16]
 
 
