@@ -230,7 +230,7 @@ def verdicts_command(size: str = "cpu", table: Path | None = None) -> None:
         size: of the ledger, quick, cpu or full
         table: the ledger; by default data/results/ledger-SIZE.csv
     """
-    from .data import write_whole
+    from .files import write_whole
     from .ledger import table_of
     from .verdicts import report
 

@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from .data import write_whole
+from .files import sole_writer, write_whole
 
 
 class RefreshError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from .data import write_whole
+from .files import sole_writer, write_whole
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 

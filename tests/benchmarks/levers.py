@@ -24,7 +24,8 @@ from speed import diffusers_training
 
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, train
 from s2dm_mini.checkpoints import load_model, load_pretrained
-from s2dm_mini.data import Images, write_whole
+from s2dm_mini.data import Images
+from s2dm_mini.files import write_whole
 from s2dm_mini.evaluate import draw
 from s2dm_mini.features import ClassifierFeatures
 from s2dm_mini.interop import from_diffusers, to_diffusers
