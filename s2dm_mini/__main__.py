@@ -1,5 +1,6 @@
 """The command line: `python -m s2dm_mini COMMAND --help`. Options are made from the same dataclasses and functions."""
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +33,7 @@ def train_command(config: Config, resume: bool = False) -> None:
         print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
     elif outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
-        print(f"Stopped after step {record.step:,}. {then}")
+        raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
     elif os.environ.get("RANK", "0") == "0":
         print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
               + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
@@ -181,8 +182,9 @@ def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[s
     """
     from .zoo import build_zoo
 
-    done = build_zoo(size, out, only, ship, device, table)
-    print(f"All done, in {out}." if done else f"Stopped. What was done is in {out}; the same command goes on.")
+    if not build_zoo(size, out, only, ship, device, table):
+        raise KeyboardInterrupt
+    print(f"All done, in {out}.")
 
 
 def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.conf.Positional],
@@ -202,7 +204,7 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
 
     if stage == "train":
         if not train_network(size, group, out, device):
-            sys.exit(f"stopped. What was done is in {out}; the same command goes on.")
+            raise KeyboardInterrupt
     elif stage == "sample":
         print(f"{len(sample_group(size, group, out, device, table))} sets of samples in {out}")
     else:
@@ -285,13 +287,23 @@ COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample"
             "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
 
 
+# After Ctrl-C: what is kept and how to go on. Commands that are not here write all they have to at their end.
+KEPT = {"train": "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."}
+KEPT["train-paper"] = KEPT["train"]
+KEPT |= dict.fromkeys(("zoo", "ledger", "reproduce", "fetch"), "what was finished is kept; the same command goes on.")
+KEPT["refresh"] = "notebooks that were not finished are as they were."
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m s2dm_mini", description=__doc__)
     except (CheckpointError, DataError, TrainingError, RefreshError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped.")
+    except KeyboardInterrupt as stop:
+        kept = KEPT.get(sys.argv[1] if len(sys.argv) > 1 else "", "nothing was written; the same command starts again.")
+        print(f"\n{str(stop) or f'stopped: {kept}'}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
