@@ -161,8 +161,10 @@ def _chapter(source: Path, executed: Path, seconds: float, failure: str = "") ->
 
     chapter = Chapter(source.stem, *_title(source), seconds, failure)
     for cell in nbformat.read(executed, as_version=4).cells if executed.exists() else []:
-        for output in cell.get("outputs", []):
-            chapter.checks += [line for line in output.get("text", "").splitlines() if line.startswith("check:")]
+        outputs = cell.get("outputs", [])
+        printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")  # a slow line comes in pieces
+        chapter.checks += [line for line in printed.splitlines() if line.startswith("check:")]
+        for output in outputs:
             picture = output.get("data", {}).get("image/png")
             chapter.pictures += [picture.replace("\n", "")] if picture else []
     return chapter

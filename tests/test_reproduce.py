@@ -38,7 +38,8 @@ def test_series_runs_in_order_with_parameters_and_one_page(series, tmp_path, cap
     assert "seed is 7" in page and "tau is 0.5" in page and "not a check" not in page
     assert page.count("data:image/png;base64,") == 1
     assert page.index("Story of 00_first") < page.index("Story of 01_second") and "A promise." in page
-    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".lock") == ["00_first.ipynb", "01_second.ipynb", "index.html"]
+    listed = sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".lock")
+    assert listed == ["00_first.ipynb", "01_second.ipynb", "index.html"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("[1/2] 00_first: done") and lines[1].startswith("[2/2] 01_second: done")
 
