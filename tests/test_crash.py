@@ -25,7 +25,7 @@ from s2dm_mini.unet import PRESETS, UNetConfig
 from s2dm_mini.zoo import build_zoo
 
 sys.path.insert(0, str(Path(__file__).parent / "stress"))
-import crash  # noqa: E402
+import crash
 
 training = importlib.import_module("s2dm_mini.train")  # the module, whose name the function of the package hides
 linux = pytest.mark.skipif(sys.platform != "linux", reason="kills processes and looks for them as Linux does")
@@ -128,14 +128,14 @@ class Disk:
             return call
 
         class File:
-            def __init__(file, *arguments):  # noqa: N805
+            def __init__(file, *arguments):
                 file.real = open(*arguments)  # noqa: SIM115
                 file.write, file.flush, file.fileno = counted(file.real.write), counted(file.real.flush), file.real.fileno
 
-            def __enter__(file):  # noqa: N805
+            def __enter__(file):
                 return file
 
-            def __exit__(file, *exc):  # noqa: N805
+            def __exit__(file, *exc):
                 file.real.close()
 
         monkeypatch.setattr(files, "open", counted(File), raising=False)
@@ -253,7 +253,7 @@ def test_a_picture_that_is_not_finite_stops_the_training(images, tmp_path):
     assert load_model(tmp_path / "model.safetensors")[1]["steps"] == 2
 
 
-@pytest.mark.parametrize("learning_rate", [1e39, 1e25, 1e12])
+@pytest.mark.parametrize("learning_rate", [1e39, 1e25, 1e18])
 def test_an_exploding_learning_rate_leaves_the_last_finite_checkpoint(images, tmp_path, learning_rate):
     config = replace(BASE, steps=300, warmup=0, learning_rate=learning_rate, out=tmp_path)
     with pytest.raises(TrainingError, match=r"(after step|between steps) \d+.*training stops.*smaller learning_rate than 1e\+\d\d usually"):
