@@ -132,26 +132,30 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
 
 
 def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
-    """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images.
+    """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images; stopped and started
+    again, it goes on after the last epoch that was finished.
 
     Args:
         config: how to train it
         out: folder for cifar10-classifier.safetensors and cifar10-train.cifar10-classifier.safetensors
     """
-    from tqdm import tqdm
-
     from .classifier import save_classifier, train_classifier
     from .data import cifar10
     from .features import CLASSIFIER, ClassifierFeatures
+    from .files import sole_writer
     from .metrics import compute_reference, write_reference
+    from .progress import bar
 
-    images, path = cifar10("train"), out / f"{CLASSIFIER}.safetensors"
-    bar = tqdm(train_classifier(config, images, cifar10("test")), total=config.epochs, unit=" epochs")
-    for record in bar:
-        bar.set_postfix_str(f"loss {record.loss:.3f}, test accuracy {record.accuracy:.2%}")
-    save_classifier(path, record, config, images)
-    features = ClassifierFeatures(path)
-    write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+    images, path, state = cifar10("train"), out / f"{CLASSIFIER}.safetensors", out / "state.safetensors"
+    with sole_writer(path, state):
+        with bar("training the classifier", config.epochs) as progress:
+            for record in train_classifier(config, images, cifar10("test"), state):
+                progress.set_postfix_str(f"loss {record.loss:.3f}, test accuracy {record.accuracy:.2%}", refresh=False)
+                progress.update(record.epoch - progress.n)
+        save_classifier(path, record, config, images)
+        features = ClassifierFeatures(path)
+        write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+        state.unlink()
     print(f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}")
 
 
@@ -290,7 +294,7 @@ COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample"
 # After Ctrl-C: what is kept and how to go on. Commands that are not here write all they have to at their end.
 KEPT = {"train": "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."}
 KEPT["train-paper"] = KEPT["train"]
-KEPT |= dict.fromkeys(("zoo", "ledger", "reproduce", "fetch"), "what was finished is kept; the same command goes on.")
+KEPT |= dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier"), "what was finished is kept; the same command goes on.")
 KEPT["refresh"] = "notebooks that were not finished are as they were."
 
 
