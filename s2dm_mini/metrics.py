@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from . import checkpoints, data
 from .checkpoints import CheckpointError, read_tensors, write_tensors
-from .files import sole_writer
 
 KEPT = 2_000  # features of a data set kept one by one, for the measures that need more than its moments
 
@@ -144,14 +143,13 @@ def reference(images: data.Images | str, features) -> Reference:
     if isinstance(images, str):
         return read_reference(checkpoints.pretrained_file(f"{images}.{features.name}"), features)
     cached = data.data_folder() / "references" / f"{images.name}-{data.fingerprint(images)}-{features.name}-{features.hash}.safetensors"
-    with sole_writer(cached, wait=True):
-        if cached.exists():
-            try:
-                return read_reference(cached, features)
-            except CheckpointError:
-                cached.unlink()  # damaged: it is only a copy of what can be computed again
-        found = compute_reference(images, features)
-        write_reference(cached, found, images, features)
+    if cached.exists():
+        try:
+            return read_reference(cached, features)
+        except CheckpointError:
+            cached.unlink()  # damaged: it is only a copy of what can be computed again
+    found = compute_reference(images, features)
+    write_reference(cached, found, images, features)
     return found
 
 
