@@ -405,7 +405,7 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
     """Ctrl-C, and SIGTERM as Slurm and `docker stop` send it, end each command that takes long with a sentence and status 130."""
     write_notebook(folder / "00_story.ipynb", "import time\ntime.sleep(600)")
     write_cifar10(folder / "data")
-    device, net = ("--device", "cpu"), "tiny-shapes-l0"
+    device, net, complaints = ("--device", "cpu"), "tiny-shapes-l0", []
     asked = [("train", *SMALL, "--steps", 10**6, "--out", folder / "run"), ("zoo", "--size", "quick", "--out", folder / "zoo", *device),
              ("sample", net, "--n", 10**5, *device, "--out", folder / "a.png"),
              ("evaluate", net, "--samples", 10**5, *device, "--table", folder / "t.csv"),
@@ -414,9 +414,10 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
              ("train-classifier", "--batch", 100, "--epochs", 10**5, *device, "--out", folder / "classifier"),
              ("ledger", "train", "--size", "quick", "--out", folder / "ledger", *device),
              ("predict", "--size", "full", "--table", folder / "p.csv")]
-    complaints = []
     for number, arguments in [(number, a) for number in (signal.SIGINT, signal.SIGTERM) for a in asked][:faults]:
-        child = Child(folder, TRAINING + SHORT_FILES.format(records=RECORDS, folder=str(folder / "data")), command(*arguments))
+        again = ["--resume"] if arguments[0] == "train" and (folder / "run" / "state.safetensors").exists() else []
+        imports = TRAINING if arguments[0] == "train" else COMMAND + SHORT_FILES.format(records=RECORDS, folder=str(folder / "data"))
+        child = Child(folder, imports, command(*arguments, *again))
         hit = child.kill(moments.uniform(0.5, 3), number)
         status, said = child.end(), child.said()
         good = hit and status == 130 and "stopped" in said.splitlines()[-1] and "Traceback" not in said and not list(folder.rglob("*.part"))
@@ -425,8 +426,8 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
 
 
 SHORT_FILES = """
-os.environ["S2DM_DATA"] = {folder!r}
-importlib.import_module("s2dm_mini.data").RECORDS_PER_FILE = {records}
+from s2dm_mini import data
+os.environ["S2DM_DATA"], data.RECORDS_PER_FILE = {folder!r}, {records}
 """
 
 
