@@ -268,7 +268,8 @@ class _Run:
     def mend(self) -> str:
         """What to say where numbers are not finite any more."""
         out = self.config.out
-        kept = f"The checkpoint in {out} from before is kept. " if out and _files(out)[1].exists() else ""
+        kept = f"The checkpoint in {out} from before is kept; start = {_files(out)[0]} begins another training from it. " \
+            if out and _files(out)[1].exists() else ""
         return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
 
     def save(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
