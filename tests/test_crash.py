@@ -61,7 +61,7 @@ def test_killed_at_any_moment_everything_is_whole_and_goes_on(kind, tmp_path):
 
 @linux
 def test_ctrl_c_and_sigterm_end_with_a_sentence(tmp_path):
-    assert crash.stopped(tmp_path, 5, random.Random(0)) == [""] * 5
+    assert crash.stopped(tmp_path, 3, random.Random(0)) == [""] * 3
 
 
 def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(images, tmp_path, monkeypatch):
@@ -88,8 +88,8 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
 
 
 def test_a_classifiers_training_goes_on_after_its_last_epoch(tmp_path):
-    images, state = data.shapes(60, seed=1), tmp_path / "state.safetensors"
-    config = ClassifierConfig(epochs=3, batch=20, noise=0.1, device="cpu")
+    images, state = data.shapes(20, seed=1), tmp_path / "state.safetensors"
+    config = ClassifierConfig(epochs=3, batch=10, noise=0.1, device="cpu")
     whole = list(train_classifier(config, images, images))
     for epoch in (1, 2, 3):  # each by a process of its own, as it were
         record = next(train_classifier(config, images, images, state))
@@ -207,7 +207,7 @@ def test_a_row_and_a_picture_on_a_full_disk_leave_the_old_ones(tmp_path, monkeyp
 
 
 @linux
-@pytest.mark.parametrize(("scenario", "faults"), [(crash.full_disk, 3), (crash.read_only, 3)], ids=["full", "read-only"])
+@pytest.mark.parametrize(("scenario", "faults"), [(crash.full_disk, 2), (crash.read_only, 3)], ids=["full", "read-only"])
 def test_a_disk_of_its_own(scenario, faults, tmp_path):
     try:
         assert scenario(tmp_path, faults, random.Random(0)) == [""] * faults

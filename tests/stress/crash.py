@@ -86,8 +86,8 @@ class Child:
 @functools.cache
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["s2dm_mini.__main__", "s2dm_mini.zoo", "torchmetrics.image.fid", "torchmetrics.image.kid", "pooch",
-                                    "requests", "papermill", "nbclient", "filelock", "tqdm", "PIL.Image", "tyro"])
+    context.set_forkserver_preload(["torch._dynamo", "s2dm_mini.__main__", "s2dm_mini.zoo", "torchmetrics.image.fid", "pooch", "requests",
+                                    "torchmetrics.image.kid", "papermill", "nbclient", "filelock", "tqdm", "PIL.Image", "tyro"])
     return context
 
 
@@ -147,7 +147,7 @@ def differs(out: Path, reference: Path) -> str:
     return next((f"{part} was left behind" for part in out.glob("*.part")), "")
 
 
-def killed_training(folder: Path, kills: int, moments: random.Random, steps: int = 40) -> Complaints:
+def killed_training(folder: Path, kills: int, moments: random.Random, steps: int = 25) -> Complaints:
     """Every step is saved; after each kill both files are whole, and in the end every number is that of the undisturbed training."""
     reference, complaints = folder / "reference", []
     child, begin = training(folder, reference, steps), time.monotonic()
