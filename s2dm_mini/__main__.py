@@ -1,5 +1,6 @@
 """The command line: `python -m s2dm_mini COMMAND --help`. Options are made from the same dataclasses and functions."""
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +33,7 @@ def train_command(config: Config, resume: bool = False) -> None:
         print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
     elif outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
-        print(f"Stopped after step {record.step:,}. {then}")
+        raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
     elif os.environ.get("RANK", "0") == "0":
         print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
               + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
@@ -131,26 +132,30 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
 
 
 def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
-    """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images.
+    """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images; stopped and started
+    again, it goes on after the last epoch that was finished.
 
     Args:
         config: how to train it
         out: folder for cifar10-classifier.safetensors and cifar10-train.cifar10-classifier.safetensors
     """
-    from tqdm import tqdm
-
     from .classifier import save_classifier, train_classifier
     from .data import cifar10
     from .features import CLASSIFIER, ClassifierFeatures
+    from .files import sole_writer
     from .metrics import compute_reference, write_reference
+    from .progress import bar
 
-    images, path = cifar10("train"), out / f"{CLASSIFIER}.safetensors"
-    bar = tqdm(train_classifier(config, images, cifar10("test")), total=config.epochs, unit=" epochs")
-    for record in bar:
-        bar.set_postfix_str(f"loss {record.loss:.3f}, test accuracy {record.accuracy:.2%}")
-    save_classifier(path, record, config, images)
-    features = ClassifierFeatures(path)
-    write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+    images, path, state = cifar10("train"), out / f"{CLASSIFIER}.safetensors", out / "state.safetensors"
+    with sole_writer(path, state):
+        with bar("training the classifier", config.epochs) as progress:
+            for record in train_classifier(config, images, cifar10("test"), state):
+                progress.set_postfix_str(f"loss {record.loss:.3f}, test accuracy {record.accuracy:.2%}", refresh=False)
+                progress.update(record.epoch - progress.n)
+        save_classifier(path, record, config, images)
+        features = ClassifierFeatures(path)
+        write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+        state.unlink()
     print(f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}")
 
 
@@ -181,8 +186,9 @@ def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[s
     """
     from .zoo import build_zoo
 
-    done = build_zoo(size, out, only, ship, device, table)
-    print(f"All done, in {out}." if done else f"Stopped. What was done is in {out}; the same command goes on.")
+    if not build_zoo(size, out, only, ship, device, table):
+        raise KeyboardInterrupt
+    print(f"All done, in {out}.")
 
 
 def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.conf.Positional],
@@ -202,7 +208,7 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
 
     if stage == "train":
         if not train_network(size, group, out, device):
-            sys.exit(f"stopped. What was done is in {out}; the same command goes on.")
+            raise KeyboardInterrupt
     elif stage == "sample":
         print(f"{len(sample_group(size, group, out, device, table))} sets of samples in {out}")
     else:
@@ -230,7 +236,7 @@ def verdicts_command(size: str = "cpu", table: Path | None = None) -> None:
         size: of the ledger, quick, cpu or full
         table: the ledger; by default data/results/ledger-SIZE.csv
     """
-    from .data import write_whole
+    from .files import write_whole
     from .ledger import table_of
     from .verdicts import report
 
@@ -288,13 +294,23 @@ COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample"
             "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
 
 
+# After Ctrl-C: what is kept and how to go on. Commands that are not here write all they have to at their end.
+KEPT = {"train": "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."}
+KEPT["train-paper"] = KEPT["train"]
+KEPT |= dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier"), "what was finished is kept; the same command goes on.")
+KEPT["refresh"] = "notebooks that were not finished are as they were."
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m s2dm_mini", description=__doc__)
     except (CheckpointError, DataError, TrainingError, RefreshError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped.")
+    except KeyboardInterrupt as stop:
+        kept = KEPT.get(sys.argv[1] if len(sys.argv) > 1 else "", "nothing was written; the same command starts again.")
+        print(f"\n{str(stop) or f'stopped: {kept}'}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

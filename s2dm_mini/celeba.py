@@ -24,7 +24,8 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from .data import DataError, write_whole
+from .data import DataError
+from .files import write_whole
 
 ARCHIVE, LIST = "img_align_celeba.zip", "list_eval_partition.txt"
 SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the list

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .data import write_whole
+from .files import sole_writer, write_whole
 from .unet import UNet, UNetConfig
 
 _PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
@@ -38,11 +38,9 @@ def git_commit() -> str:
 
 
 def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: dict) -> None:
-    """Write named tensors and a JSON header, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write named tensors and a JSON header, whole or not at all. Raises WriteError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(tensors, metadata={"s2dm_mini": json.dumps(header)}))
+    write_whole(Path(path), save(tensors, metadata={"s2dm_mini": json.dumps(header)}))
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
@@ -151,5 +149,6 @@ def add_to_zoo(path: Path | str, name: str) -> Path:
 
 def ship(name: str, path: Path, entry: dict) -> None:
     """Enter a file of the zoo's folder in the manifest."""
-    entries = manifest() | {name: {"file": path.name, "sha256": sha256(path), **entry}}
-    write_whole(ZOO / "manifest.json", (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
+    with sole_writer(ZOO / "manifest.json", wait=True):
+        entries = manifest() | {name: {"file": path.name, "sha256": sha256(path), **entry}}
+        write_whole(ZOO / "manifest.json", (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())

@@ -134,8 +134,13 @@ def accuracy(network: Classifier, images: data.Images) -> float:
     return int(sum(right)) / len(images)
 
 
-def train_classifier(config: ClassifierConfig, images: data.Images, test: data.Images) -> Iterator[ClassifierRecord]:
-    """Train on `images`, yielding a record after every epoch, the network in eval mode. Accuracy is measured on `test`."""
+def train_classifier(config: ClassifierConfig, images: data.Images, test: data.Images,
+                     state: Path | None = None) -> Iterator[ClassifierRecord]:
+    """Train on `images`, yielding a record after every epoch, the network in eval mode. Accuracy is measured on `test`.
+
+    state: a file that holds where the training stands, written after every epoch; where there is one the training goes on from it, to
+    the bit on CPU. Raises CheckpointError if it is that of another training.
+    """
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     device = torch.device(best_device() if config.device == "auto" else config.device)
@@ -152,9 +157,16 @@ def train_classifier(config: ClassifierConfig, images: data.Images, test: data.I
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=config.momentum,
                                 weight_decay=config.weight_decay, nesterov=True)
     batches = len(images) // config.batch
-    total, step, start = config.epochs * batches, 0, time.monotonic()
+    total, begun, start = config.epochs * batches, 0, time.monotonic()
     generator = torch.Generator(device).manual_seed(seed_of(config.seed, 0))
-    for epoch in range(config.epochs):
+    training = {"config": asdict(config), "data_sha256": data.fingerprint(images)}
+    if state is not None and state.exists():
+        begun, minutes, mean = _load_state(state, training, network, optimizer, generator)
+        start -= 60 * minutes
+        if begun == config.epochs:  # killed when all was done but writing the network
+            yield ClassifierRecord(begun, mean, accuracy(network.eval(), test), minutes, network)
+    step = begun * batches
+    for epoch in range(begun, config.epochs):
         network.train()
         loss_sum = torch.zeros((), device=device)
         order = torch.randperm(len(images), generator=generator, device=device)
@@ -173,7 +185,31 @@ def train_classifier(config: ClassifierConfig, images: data.Images, test: data.I
         if not math.isfinite(mean):
             raise ValueError(f"the loss became {mean} in epoch {epoch + 1}; a smaller learning_rate than {config.learning_rate} helps.")
         network.eval()
-        yield ClassifierRecord(epoch + 1, mean, accuracy(network, test), (time.monotonic() - start) / 60, network)
+        minutes = (time.monotonic() - start) / 60
+        if state is not None:
+            momenta = {f"momentum.{i}": moments["momentum_buffer"] for i, moments in optimizer.state_dict()["state"].items()}
+            weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+            checkpoints.write_tensors(state, {**weights, **momenta, "generator": generator.get_state()},
+                                      {"training": training, "epoch": epoch + 1, "minutes": minutes, "loss": mean})
+        yield ClassifierRecord(epoch + 1, mean, accuracy(network, test), minutes, network)
+
+
+def _load_state(path: Path, training: dict, network: Classifier, optimizer: torch.optim.Optimizer,
+                generator: torch.Generator) -> tuple[int, float, float]:
+    """Put a training where it was after its last epoch; returns how many epochs and minutes that was, and its loss."""
+    tensors, header = checkpoints.read_tensors(path)
+    if header.get("training") != training:
+        raise checkpoints.CheckpointError(f"{path} is the state of a training with other settings or images: repeat those, delete it, or "
+                                          f"name another folder.")
+    try:
+        pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
+        network.load_state_dict(pick("network."))
+        momenta = {int(i): {"momentum_buffer": value} for i, value in pick("momentum.").items()}
+        optimizer.load_state_dict({"state": momenta, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(tensors["generator"])
+        return header["epoch"], header["minutes"], header["loss"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise checkpoints.CheckpointError(f"{path} is not the state of a classifier's training: {type(error).__name__}.") from error
 
 
 def save_classifier(path: Path | str, record: ClassifierRecord, config: ClassifierConfig, images: data.Images) -> None:

@@ -20,6 +20,7 @@ from .interpolation import (
 )
 from .losses import Denoiser
 from .metrics import frechet_distance
+from .progress import watched
 from .schedule import NoiseSchedule
 from .train import best_device, device_name
 
@@ -54,8 +55,12 @@ def compare_interpolations(checkpoint: str, against: str, way: str = "slerp", ag
         network, record = open_network(name, place)
         size, channels = network.config.image_size, network.config.image_channels
         ends = starting_noise(2 * pairs, (channels, size, size), seed).unflatten(0, (pairs, 2)).to(place)
-        found, excess, _ = measures(network, ends, NoiseSchedule.linear(record["config"]["T"]), extract, its_way, frames, steps, spacing,
-                                    factors=record["config"]["data"] == "shapes")
+        schedule = NoiseSchedule.linear(record["config"]["T"])
+        # The strips; and from the pictures at their ends down to the noise and up again.
+        evaluations = pairs * (frames + 2) * len(schedule.timesteps(steps, spacing))
+        with watched(network, evaluations, f"interpolating {name}") as counted:
+            found, excess, _ = measures(counted, ends, schedule, extract, its_way, frames, steps, spacing,
+                                        factors=record["config"]["data"] == "shapes")
         sides.append((found, excess, checkpoints.network_hash(network)))
     seconds = time.perf_counter() - start
     (mine, my_excess, my_hash), (theirs, their_excess, their_hash) = sides

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import sys
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from .files import sole_writer, write_whole
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -111,23 +114,37 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
 def fetch_cifar10(folder: Path | str | None = None) -> Path:
     """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it; returns the folder of the .bin files.
 
-    Files that are already there and whole are left alone. Raises DataError if there is no network or no room.
+    Files that are already there and whole are left alone; of two processes one waits. Raises DataError if there is no network or no room.
     """
     folder = Path(folder) if folder is not None else data_folder()
     batches = folder / "cifar-10-batches-bin"
-    names = [name for split in CIFAR10_FILES.values() for name in split]
-    if all((batches / name).is_file() and (batches / name).stat().st_size == RECORD_BYTES * RECORDS_PER_FILE for name in names):
-        return batches
+    files = [batches / name for split in CIFAR10_FILES.values() for name in split]
+    if not _whole(files):
+        with sole_writer(batches, *files, wait=True):
+            if not _whole(files):  # nor has the process that this one waited for put them there
+                unpack_cifar10(_download_cifar10(folder), folder)
+    return batches
+
+
+def _whole(files: list[Path]) -> bool:
+    return all(file.is_file() and file.stat().st_size == RECORD_BYTES * RECORDS_PER_FILE for file in files)
+
+
+def _download_cifar10(folder: Path) -> Path:
+    """The archive, in a folder of its own: there the temporary files of a download that was killed can be told from the user's."""
     import pooch
 
+    downloads = folder / "cifar-10-archive"
+    for left in downloads.glob("tmp*"):
+        left.unlink()
     try:
-        archive = pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=folder, progressbar=True)
+        return Path(pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=downloads,
+                                   progressbar=sys.stderr.isatty()))
     except Exception as error:
-        raise DataError(f"CIFAR-10 could not be downloaded ({type(error).__name__}). Where there is a network, download {CIFAR10_URL} "
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "
                         f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder cifar-10-batches-bin into {folder}, or name the "
                         f"folder it is in by S2DM_DATA.") from error
-    unpack_cifar10(Path(archive), folder)
-    return batches
 
 
 def unpack_cifar10(archive: Path, folder: Path) -> None:
@@ -157,24 +174,11 @@ def unpack_cifar10(archive: Path, folder: Path) -> None:
                 members[name] = member
             if missing := [name for name in names if name not in members]:
                 raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
-            target.mkdir(parents=True, exist_ok=True)
             for name, member in members.items():
                 write_whole(target / name, tar.extractfile(member).read())
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{archive} could not be unpacked into {target} ({error}). Is it whole, and is there room on the disk?") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it: into a neighbour first, which then takes the name."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{archive} could not be unpacked into {target} ({reason}). Is it whole, and is there room on the disk?") from error
 
 
 # ------------------------------------------------------------------------------------------------------ CelebA

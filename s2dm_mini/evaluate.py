@@ -1,5 +1,5 @@
 """Draw many samples from a network and measure how far they are from real pictures: one row of the ledger (results.py)."""
-import sys
+import io
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from . import checkpoints, data, metrics, results
 from .features import ClassifierFeatures, InceptionFeatures
+from .files import write_whole
 from .losses import Denoiser
+from .progress import watched
 from .samplers import SAMPLERS, sample
 from .schedule import NoiseSchedule
 from .train import best_device, device_name, load_data, seed_of
@@ -41,6 +43,14 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
     for i, x_T in zip(range(0, n, batch), starting_noise(n, shape, seed).split(batch), strict=True):
         noise = [torch.Generator(device).manual_seed(seed_of(seed, 1, j)) for j in range(i, i + len(x_T))] if random else None
         yield data.to_pixels(sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)).cpu()
+
+
+def draw_watched(title: str, denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSchedule, sampler: str, steps: int,
+                 spacing: str, **options) -> Tensor:
+    """All that `draw` yields, (n, C, H, W) uint8, under a bar; further options as there."""
+    evaluations = n * SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))) if sampler in SAMPLERS else 0  # `draw` refuses those
+    with watched(denoiser, evaluations, title) as counted:
+        return torch.cat(list(draw(counted, n, shape, schedule, sampler, steps, spacing, **options)))
 
 
 def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[UNet, dict]:
@@ -79,8 +89,6 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
 
     seconds counts the sampling only. Distances are nan where the samples are too few for them.
     """
-    from tqdm import tqdm
-
     place = torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
     extract = open_features(features, place)
@@ -89,13 +97,11 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     real = open_reference(config["data"], size, extract)
     shape = (network.config.image_channels, size, size)
 
-    start, pixels = time.perf_counter(), []
-    with tqdm(total=samples, unit=" images", desc=f"sampling {checkpoint}", mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-        for part in draw(for_sampling(network), samples, shape, schedule, sampler, steps, spacing, eta, seed, place):
-            pixels.append(part)
-            bar.update(len(part))
+    start = time.perf_counter()
+    pixels = draw_watched(f"sampling {checkpoint}", for_sampling(network), samples, shape, schedule, sampler, steps, spacing, eta=eta,
+                          seed=seed, device=place)
     seconds = time.perf_counter() - start
-    x = extract(torch.cat(pixels))
+    x = extract(pixels)
     kid, kid_deviation = metrics.kernel_distance(real.features, x)
     precision, recall = metrics.precision_recall(real.features, x)
     row = {
@@ -126,15 +132,17 @@ def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddi
     network, record = open_network(checkpoint, place)
     schedule, size, channels = NoiseSchedule.linear(record["config"]["T"]), network.config.image_size, network.config.image_channels
     start = time.perf_counter()
-    pixels = torch.cat(list(draw(network, n, (channels, size, size), schedule, sampler, steps, spacing, eta, seed, place)))
+    pixels = draw_watched(f"sampling {checkpoint}", network, n, (channels, size, size), schedule, sampler, steps, spacing, eta=eta,
+                          seed=seed, device=place)
     seconds = time.perf_counter() - start
     rows = -(-n // columns)
     sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
     sheet[:n] = pixels
     grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
     picture = Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write_whole(out, file.getvalue())
     evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
     return (f"{n} images, {SAMPLERS[sampler].title}, {steps} steps, {evaluations} network evaluations an image, "
             f"{seconds:.1f} s on {device_name(place)}: {out}")

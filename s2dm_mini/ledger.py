@@ -19,11 +19,12 @@ import torch
 from . import checkpoints, metrics, results
 from .data import shapes
 from .denoisers import Shrunk
-from .evaluate import draw, open_features, open_network
+from .evaluate import draw_watched, open_features, open_network
 from .features import CLASSIFIER
+from .files import sole_writer
 from .losses import Denoiser, shrinkage
 from .prediction import cifar10_eigenvalues, gaussian_variance
-from .progress import train_with_bar
+from .progress import bar, train_with_bar
 from .samplers import SAMPLERS
 from .schedule import NoiseSchedule
 from .train import TrainConfig, best_device, device_name
@@ -201,14 +202,16 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
     network, record = open_network(str(group.network_path(size, out)), place)
     schedule = NoiseSchedule.linear(record["config"]["T"])
     # In full precision on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.
-    denoiser, hashed, written = scaled(network, group.scale, schedule), checkpoints.network_hash(network), []
+    denoiser, hashed, lacking = scaled(network, group.scale, schedule), checkpoints.network_hash(network), _lacking(size, group, table)
     shape = (network.config.image_channels, network.config.image_size, network.config.image_size)
-    for steps in _lacking(size, group, table):
+    for steps in lacking:
         path = group.samples_path(size, steps, out)
-        if not path.exists():
+        with sole_writer(path, wait=True):
+            if path.exists():
+                continue
             start = time.perf_counter()
-            pixels = torch.cat(list(draw(denoiser, experiment.samples, shape, schedule, group.sampler, steps, group.spacing,
-                                         seed=group.sampling_seed, device=place)))
+            pixels = draw_watched(f"{group.setting}, seed {group.seed}, {steps} steps", denoiser, experiment.samples, shape, schedule,
+                                  group.sampler, steps, group.spacing, seed=group.sampling_seed, device=place)
             facts = {"setting": group.setting, "skip": record["config"]["skip"], "tau": record["config"]["tau"],
                      "reading": record["config"]["reading"], "data": record["data"], "training_seed": group.seed,
                      "images_seen": checkpoints.images_seen(record), "network_sha256": hashed, "scale": group.scale,
@@ -217,8 +220,7 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
                      "sampling_seed": group.sampling_seed, "seconds": round(time.perf_counter() - start, 2), "device": device_name(place),
                      "torch": torch.__version__, "commit": checkpoints.git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
             checkpoints.write_tensors(path, {"pixels": pixels}, {"samples": facts})
-        written.append(path)
-    return written
+    return [group.samples_path(size, steps, out) for steps in lacking]
 
 
 def scaled(denoiser: Denoiser, scale: str, schedule: NoiseSchedule) -> Denoiser:
@@ -268,7 +270,7 @@ def predict(size: str, table: Path | None = None) -> list[dict]:
     data/results/predictions-SIZE.csv, which is to be done before anything is measured. Left out: samplers that add noise, and losses
     whose minimiser has no closed form."""
     schedule, v, seen, found = NoiseSchedule.linear(), cifar10_eigenvalues(), set(), []
-    for group in experiment_of(size).groups():
+    for group in bar("predicting", iterable=experiment_of(size).groups()):
         factor = theoretical_scale(group, schedule)
         if SAMPLERS[group.sampler].order == 0 or factor is None:
             continue

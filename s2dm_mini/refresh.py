@@ -8,7 +8,8 @@ import re
 import time
 from pathlib import Path
 
-from .data import write_whole
+from .files import sole_writer, write_whole
+from .progress import bar
 
 
 class RefreshError(Exception):
@@ -28,28 +29,33 @@ def refresh(path: Path, timeout: float = 900) -> float:
     """Execute a notebook in the folder it lies in, write its outputs into it, and return the seconds that took.
 
     timeout: seconds that one cell may take. Cells keep their ids. Left out is what differs from run to run or needs a kernel:
-    times, the state of widgets, the version of Python. Raises RefreshError.
+    times, the state of widgets, the version of Python. Raises RefreshError; TakenError if another process is doing the same.
     """
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 
-    notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
-                            record_timing=False, coalesce_streams=True, extra_arguments=["--IPKernelApp.log_level=ERROR"])
-    start = time.monotonic()
-    try:
-        client.execute()
-    except (CellExecutionError, CellControlSignal, DeadKernelError) as error:
-        raise RefreshError(f"{path.name} stopped{_where(notebook)}: {_reason(error)}. The file is left as it was.") from None
-    seconds = time.monotonic() - start
+    with sole_writer(path):
+        notebook = nbformat.read(path, as_version=4)
+        client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
+                                record_timing=False, coalesce_streams=True, extra_arguments=["--IPKernelApp.log_level=ERROR"])
+        start = time.monotonic()
+        try:
+            client.reset_execution_trackers()
+            # Cell by cell and not by its `execute`, which would answer Ctrl-C by killing the kernel and then wonder where it is.
+            with client.setup_kernel():
+                for index, cell in enumerate(bar(path.stem, iterable=notebook.cells)):
+                    client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+        except (CellExecutionError, CellControlSignal, DeadKernelError) as error:
+            raise RefreshError(f"{path.name} stopped{_where(notebook)}: {_reason(error)}. The file is left as it was.") from None
+        seconds = time.monotonic() - start
 
-    for metadata in [notebook.metadata, *[cell.metadata for cell in notebook.cells]]:
-        for key in ("widgets", "papermill", "execution"):
-            metadata.pop(key, None)
-    notebook.metadata.language_info = {"name": "python"}
-    notebook.metadata.s2dm_mini = {"source_sha256": source_sha256(notebook)}
-    write_whole(path, (nbformat.writes(notebook) + "\n").encode())
+        for metadata in [notebook.metadata, *[cell.metadata for cell in notebook.cells]]:
+            for key in ("widgets", "papermill", "execution"):
+                metadata.pop(key, None)
+        notebook.metadata.language_info = {"name": "python"}
+        notebook.metadata.s2dm_mini = {"source_sha256": source_sha256(notebook)}
+        write_whole(path, (nbformat.writes(notebook) + "\n").encode())
     return seconds
 
 

@@ -3,7 +3,9 @@
 A check is a line that a notebook prints and that starts with `check:`; it stands beside the claim it is about.
 """
 import ast
+import hashlib
 import html
+import json
 import re
 import sys
 import time
@@ -11,7 +13,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from .data import write_whole
+from . import checkpoints, results
+from .files import sole_writer, write_whole
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -37,7 +40,8 @@ def reproduce(folder: Path, only: tuple[str, ...], assignments: list[str], noteb
     """Execute the series into `folder`, write folder/index.html, and return its path.
 
     only: beginnings of notebook names; () for all. assignments: `name=value` texts for papermill; a name that no
-    chosen notebook has is refused before anything runs. Raises ReproductionError; what was done by then is kept.
+    chosen notebook has is refused before anything runs. Killed or stopped, the same call goes on with the notebook it was at, as long as
+    nothing that the series rests on has changed. Raises ReproductionError; what was done by then is kept.
     """
     series = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if only:
@@ -48,15 +52,44 @@ def reproduce(folder: Path, only: tuple[str, ...], assignments: list[str], noteb
     known = {path: parameter_names(path) for path in series}
     parameters = _parse(assignments, sorted(set().union(*known.values())))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    chapters: list[Chapter] = []
-    for number, path in enumerate(series, 1):
-        chosen = {name: value for name, value in parameters.items() if name in known[path]}
-        chapters.append(_execute(path, folder / path.name, chosen, f"[{number}/{len(series)}] {path.stem}"))
-        write_whole(folder / "index.html", _page(chapters, len(series)).encode())
-        if chapters[-1].failure:
-            raise ReproductionError(chapters[-1].failure)
-    return folder / "index.html"
+    index, unfinished, basis = folder / "index.html", folder / "unfinished.json", _basis(series, parameters)
+    with sole_writer(index, unfinished, *(folder / path.name for path in series)):
+        done = _done_before(unfinished, basis)
+        chapters: list[Chapter] = []
+        for number, path in enumerate(series, 1):
+            target, label = folder / path.name, f"[{number}/{len(series)}] {path.stem}"
+            if path.name in done and target.exists():
+                chapters.append(_chapter(path, target, done[path.name]))
+                print(f"{label}: done before it was stopped", flush=True)
+            else:
+                chosen = {name: value for name, value in parameters.items() if name in known[path]}
+                chapters.append(_execute(path, target, chosen, label))
+            write_whole(index, _page(chapters, len(series)).encode())
+            if chapters[-1].failure:
+                raise ReproductionError(chapters[-1].failure)
+            done[path.name] = chapters[-1].seconds
+            write_whole(unfinished, json.dumps({"basis": basis, "seconds": done}).encode())
+        unfinished.unlink()
+    return index
+
+
+def _basis(series: list[Path], parameters: dict[str, object]) -> str:
+    """SHA-256 of all that a series rests on: notebooks, parameters, this package, what it ships and what it has measured."""
+    package, measured = Path(__file__).parent.rglob("*.py"), results.RESULTS.glob("*.csv")
+    files = [*series, *sorted(package), checkpoints.ZOO / "manifest.json", *sorted(measured)]
+    digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
+    for path in files:
+        digest.update(path.name.encode() + (path.read_bytes() if path.exists() else b""))
+    return digest.hexdigest()
+
+
+def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
+    """The notebooks that a run which did not come to its end has executed on the same basis, and the seconds each took."""
+    try:
+        found = json.loads(unfinished.read_text())
+        return dict(found["seconds"]) if found["basis"] == basis else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def parameter_names(notebook: Path) -> list[str]:
@@ -88,34 +121,52 @@ def _parse(assignments: list[str], known: list[str]) -> dict[str, object]:
 
 
 def _execute(source: Path, target: Path, parameters: dict[str, object], label: str) -> Chapter:
-    import nbformat
     import papermill
     from nbclient.exceptions import CellControlSignal, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    title, promise = _title(source)
-    chapter = Chapter(source.stem, title, promise, 0.0)
+    part = target.with_name(f"{target.stem}.part.ipynb")  # papermill writes it anew after each cell, and not whole
     bar = {"desc": label, "file": sys.stderr, "mininterval": 0.5 if sys.stderr.isatty() else 15, "ascii": not sys.stderr.isatty(),
            "bar_format": "{desc}: {n_fmt}/{total_fmt} cells |{bar:20}| {elapsed} gone, {remaining} left"}
     start = time.monotonic()
     try:
-        papermill.execute_notebook(source, target, parameters, kernel_name="python3", language="python", progress_bar=bar,
+        papermill.execute_notebook(source, part, parameters, kernel_name="python3", language="python", progress_bar=bar,
                                    cwd=source.parent, request_save_on_cell_execute=True,
                                    extra_arguments=["--IPKernelApp.log_level=ERROR"])  # else each kernel's greeting breaks the bar
     except PapermillExecutionError as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
-        chapter.failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
-                           f"What ran is kept in {target}.")
+        failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
+                   f"What ran is kept in {target}.")
     except (DeadKernelError, CellControlSignal, RuntimeError) as error:
-        chapter.failure = f"{source.stem} stopped, its kernel did not answer: {error}. What ran is kept in {target}."
-    chapter.seconds = time.monotonic() - start
-    for cell in nbformat.read(target, as_version=4).cells if target.exists() else []:
-        for output in cell.get("outputs", []):
-            chapter.checks += [line for line in output.get("text", "").splitlines() if line.startswith("check:")]
+        failure = f"{source.stem} stopped, its kernel did not answer: {error}. What ran is kept in {target}."
+    except OSError as error:
+        raise ReproductionError(f"{source.stem} stopped: {error.strerror or error}. The notebooks before it are kept in {target.parent}; "
+                                f"the same command goes on with this one.") from error
+    else:
+        failure = ""
+    finally:
+        ran = part.read_bytes() if part.exists() else b""
+        part.unlink(missing_ok=True)
+    if ran:
+        write_whole(target, ran)
+    chapter = _chapter(source, target, time.monotonic() - start, failure)
+    print(f"{label}: {'failed' if failure else 'done'} in {chapter.seconds:.0f} s, {len(chapter.checks)} checks, "
+          f"{len(chapter.pictures)} pictures", flush=True)
+    return chapter
+
+
+def _chapter(source: Path, executed: Path, seconds: float, failure: str = "") -> Chapter:
+    """What an executed notebook shows; where none was written, only what its source promises."""
+    import nbformat
+
+    chapter = Chapter(source.stem, *_title(source), seconds, failure)
+    for cell in nbformat.read(executed, as_version=4).cells if executed.exists() else []:
+        outputs = cell.get("outputs", [])
+        printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")  # a slow line comes in pieces
+        chapter.checks += [line for line in printed.splitlines() if line.startswith("check:")]
+        for output in outputs:
             picture = output.get("data", {}).get("image/png")
             chapter.pictures += [picture.replace("\n", "")] if picture else []
-    print(f"{label}: {'failed' if chapter.failure else 'done'} in {chapter.seconds:.0f} s, {len(chapter.checks)} checks, "
-          f"{len(chapter.pictures)} pictures", flush=True)
     return chapter
 
 

@@ -3,9 +3,7 @@ import csv
 import io
 from pathlib import Path
 
-from filelock import FileLock
-
-from .data import write_whole
+from .files import sole_writer, write_whole
 
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
 RESULTS = (_CHECKOUT if _CHECKOUT.is_dir() else Path("data")) / "results"  # in a checkout its own; else below the working folder
@@ -24,8 +22,7 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with sole_writer(path, wait=True):
             rows = read_rows(path) if path.exists() else []
             columns = list(rows[0]) if rows else list(row)
             if odd := sorted(set(columns) ^ set(row)):

@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data
+from .files import sole_writer
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import NoiseSchedule
 from .unet import PRESETS, UNet
@@ -133,11 +135,23 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
     """Train a network, yielding a record every `log_every` steps and at the end.
 
     images: what to train on; by default `config.data` is loaded. resume: go on from config.out, to the bit on CPU.
-    Closing the generator between records writes a checkpoint first. Raises TrainingError, DataError, CheckpointError.
+    Closing the generator between records writes a checkpoint first. Raises TrainingError, DataError, CheckpointError; and WriteError or
+    TakenError (files.py) if config.out cannot be written or another process trains into it.
     """
     if resume and config.out is None:
         raise ValueError("to resume, set out to the folder of the run.")
-    if not resume and config.out is not None and (Path(config.out) / "state.safetensors").exists():
+    writes = config.out is not None and os.environ.get("RANK", "0") == "0"  # of several processes the first
+    with sole_writer(*_files(config.out)) if writes else nullcontext():
+        yield from _train(config, images, resume)
+
+
+def _files(out: Path | str) -> tuple[Path, Path]:
+    """What a training writes: the network to use, the state to go on from."""
+    return Path(out) / "model.safetensors", Path(out) / "state.safetensors"
+
+
+def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Iterator[TrainRecord]:
+    if not resume and config.out is not None and _files(config.out)[1].exists():
         raise TrainingError(f"{config.out} already holds a training, which this one would overwrite: resume it, choose another folder, "
                             f"or delete its state.safetensors.")
     ranks, accelerator = int(os.environ.get("WORLD_SIZE", 1)), None
@@ -218,9 +232,7 @@ def train(config: TrainConfig, images: data.Images | None = None, resume: bool =
                 elapsed = float(accelerator.gather(torch.tensor([elapsed], device=device)).max())
             run.loss, run.minutes = float(mean), run.minutes + elapsed / 60
             if not np.isfinite(run.loss):
-                kept = f" The checkpoint in {config.out} from before is kept." if config.out else ""
-                raise TrainingError(f"the loss became {run.loss} between steps {since} and {run.step}; training stops.{kept} "
-                                    f"A smaller learning_rate than {config.learning_rate} usually helps.")
+                raise TrainingError(f"the loss became {run.loss} between steps {since} and {run.step}; training stops. {run.mend()}")
             speed = (run.step - since) * config.batch / max(elapsed, 1e-9)
             tick, since = time.monotonic(), run.step
             total.zero_()
@@ -254,23 +266,36 @@ class _Run:
                  self.minutes / c.minutes if c.minutes else 0]
         return min(1.0, max(parts))
 
+    def mend(self) -> str:
+        """What to say where numbers are not finite any more."""
+        out = self.config.out
+        kept = f"The checkpoint in {out} from before is kept; start = {_files(out)[0]} begins another training from it. " \
+            if out and _files(out)[1].exists() else ""
+        return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
+
     def save(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
-        """state.safetensors to resume from (full precision), then model.safetensors to use (the averaged network, fp16)."""
-        out = Path(self.config.out)
+        """model.safetensors to use (the averaged network, fp16), then state.safetensors to resume from (full precision).
+
+        In this order: killed in between, a training is resumed from before and comes by here again. The other way round it could be
+        found finished and its network missing.
+        """
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
         for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):  # the last step can spoil them after a finite loss
+            raise TrainingError(f"the weights are not finite after step {self.step}; training stops. {self.mend()}")
         config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items()}
         record = {**self.facts, "config": {k: v for k, v in config.items() if k != "out"}, "steps": self.step,
                   "images_seen": self.step * self.config.batch, "minutes": round(self.minutes, 2), "loss": self.loss}
         # Numbers go through the header as exact decimal texts: floats in JSON survive a round trip.
         header = {"unet": model.config.to_dict(), "record": record, "minutes": self.minutes}
-        checkpoints.write_tensors(out / "state.safetensors", tensors, header)
-        checkpoints.save_model(out / "model.safetensors", ema, record)
+        network, state = _files(self.config.out)
+        checkpoints.save_model(network, ema, record)
+        checkpoints.write_tensors(state, tensors, header)
 
     def load(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
-        path = Path(self.config.out) / "state.safetensors"
+        path = _files(self.config.out)[1]
         tensors, header = checkpoints.read_tensors(path)
         now = asdict(self.config)
         pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731

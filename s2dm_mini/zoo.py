@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import checkpoints, results
 from .evaluate import evaluate, samples_picture
+from .files import sole_writer
 from .progress import train_with_bar
 from .train import TrainConfig
 
@@ -59,7 +60,7 @@ SIZES = {
 
 def build_zoo(size: str, out: Path, only: tuple[str, ...] = (), ship: bool = False, device: str = "auto",
               table: Path | None = None) -> bool:
-    """Train, measure and draw the zoo of a size in `out`; returns whether all is done, False after Ctrl-C.
+    """Train, measure and draw the zoo of a size in `out`; returns whether all is done, False after Ctrl-C in a training.
 
     only: beginnings of member names; the base is trained whatever they are. ship: copy the members into data/checkpoints and their
     pictures into data/pictures. table: CSV file for the measurements, data/results/evaluations.csv by default.
@@ -69,8 +70,12 @@ def build_zoo(size: str, out: Path, only: tuple[str, ...] = (), ship: bool = Fal
     members = [f"{family}-{twin}" for family, plan in SIZES[size].items() for twin in plan.twins]
     if only and not any(name.startswith(only) for name in members):
         raise ValueError(f"no member of the size {size} starts with {' or '.join(only)}; there are {', '.join(members)}.")
-    table = table or results.RESULTS / "evaluations.csv"
-    for family, plan in SIZES[size].items():
+    with sole_writer(out / "zoo"):
+        return _build(SIZES[size], out, only, ship, device, table or results.RESULTS / "evaluations.csv")
+
+
+def _build(plans: dict[str, Plan], out: Path, only: tuple[str, ...], ship: bool, device: str, table: Path) -> bool:
+    for family, plan in plans.items():
         chosen = [twin for twin in plan.twins if not only or f"{family}-{twin}".startswith(only)]
         base = out / f"{family}-base"
         if not chosen:

@@ -11,7 +11,7 @@ import pooch
 import pytest
 import torch
 
-from s2dm_mini import data
+from s2dm_mini import data, files
 from s2dm_mini.data import DataError, cifar10, fetch_cifar10, points, shapes, unpack_cifar10
 
 RECORDS = 20  # images a CIFAR-10 file has in these tests
@@ -276,7 +276,7 @@ def archive(path, members):
 
 
 def everything_below(folder):
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir() and p.suffix != ".lock"}
 
 
 @pytest.mark.parametrize("prefix", ["cifar-10-batches-bin/", "./cifar-10-batches-bin/"])
@@ -390,7 +390,7 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(DataError, match="No space left.*room on the disk"):
         unpack_cifar10(path, tmp_path)
     assert everything_below(tmp_path) == {"a.tar.gz"}
@@ -416,6 +416,7 @@ def test_fetching_checks_and_unpacks(tmp_path, monkeypatch):
 
     def retrieve(url, known_hash, fname, path, progressbar):
         asked.append((url, known_hash))
+        path.mkdir(exist_ok=True)
         return str(archive(Path(path) / fname, good_members()))
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
