@@ -10,7 +10,6 @@ fails. Left alone: docstrings, annotations, `__repr__`, the texts of errors, war
 """
 import argparse
 import ast
-import difflib
 import gc
 import importlib.util
 import json
@@ -165,10 +164,10 @@ def mutants_of(module: str) -> list[Mutant]:
         for new in replacements(child):
             mutant = Mutant(module, tree, parent, field, index, new, where or "module", inside)
             mutant.swap()
-            lines = [line for line in difflib.ndiff(plain, ast.unparse(tree).splitlines()) if line[0] in "+-"]
+            lines = ast.unparse(tree).splitlines()
             mutant.swap()
-            mutant.before = next((line[2:].strip() for line in lines if line[0] == "-"), "")
-            mutant.after = next((line[2:].strip() for line in lines if line[0] == "+"), "")
+            i = next(i for i, (old, new) in enumerate(zip(plain, lines, strict=False)) if old != new)
+            mutant.before, mutant.after = plain[i].strip(), lines[i].strip() if len(lines) == len(plain) else ""
             found.append(mutant)
     return found
 
@@ -331,8 +330,17 @@ def main() -> None:
                 for mutant in survivors:
                     if mutant.key not in reasons:
                         print(row_of(mutant, "?"), flush=True)
-    killed = len(tried) - len(alive)
-    print(f"{killed} of {len(tried)} mutants killed ({killed / max(len(tried), 1):.1%}), in {time.perf_counter() - start:.0f} s")
+    killed, seconds = len(tried) - len(alive), time.perf_counter() - start
+    unexplained = [mutant for mutant in alive if mutant.key not in reasons]
+    print(f"{killed} of {len(tried)} mutants noticed ({killed / max(len(tried), 1):.1%}), {len(unexplained)} of the others not explained, "
+          f"in {seconds / 60:.0f} minutes")
+    if not args.known and args.modules == list(TARGETS):
+        from table import record  # only now: it imports the library, which the forks do for themselves
+
+        what = "mutants noticed by the tests" + (f", {args.sample} drawn from each module" if args.sample else "")
+        record(what, len(tried), killed, seconds, " ".join(["python tests/stress/mutants.py", *sys.argv[1:]]))
+        if unexplained or killed < WANTED * len(tried):
+            raise SystemExit(f"{WANTED:.0%} must be noticed, and each of the others have its reason in {SURVIVORS.name}.")
 
 
 if __name__ == "__main__":
