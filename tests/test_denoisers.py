@@ -105,7 +105,8 @@ def test_gaussian_takes_covariances_that_rounding_has_left_just_below_zero():
 
 
 def test_numbers_of_any_type_are_kept_in_float64():
-    gaussian, variance = GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE), gaussian_ddim_variance(0.25, SCHEDULE, torch.tensor([500]))
+    gaussian = GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE)
+    variance = gaussian_ddim_variance(0.25, SCHEDULE, torch.tensor([500]))
     assert {gaussian.mean.dtype, gaussian.eigenvalues.dtype, variance.dtype} == {torch.float64}
     for weights in (None, torch.ones(3)):
         mixture = MixtureDenoiser(MEANS.float(), 0.5, SCHEDULE, weights)

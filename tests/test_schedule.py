@@ -210,7 +210,8 @@ def test_bad_betas(start, end):
 
 
 @pytest.mark.parametrize(("alpha_bar", "said"), [
-    ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([[0.9, 0.8], [0.5, 0.4]], r"\(2, 2\)"), ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
+    ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([[0.9, 0.8], [0.5, 0.4]], r"\(2, 2\)"),
+    ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
     ([0.5, math.nan], "strictly"), ([0.5, 0.1, -0.1], "above 0"),
 ])
 def test_bad_tables(alpha_bar, said):
