@@ -5,10 +5,22 @@ from itertools import islice
 import pytest
 import torch
 
-from s2dm_mini import SAMPLERS, MixtureDenoiser, NoiseSchedule, for_sampling, s2dm_loss, sample, shrinkage, trajectory
+from s2dm_mini import (
+    SAMPLERS,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    NoiseSchedule,
+    Shrunk,
+    for_sampling,
+    s2dm_loss,
+    sample,
+    shrinkage,
+    trajectory,
+)
 from s2dm_mini import data as pictures
 from s2dm_mini.data import RING_STD, ring_means
-from s2dm_mini.latents import invert
+from s2dm_mini.denoisers import gaussian_ddim_variance, relative_scale
+from s2dm_mini.latents import interpolate, invert
 from s2dm_mini.train import TrainConfig, train
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
@@ -69,9 +81,10 @@ def test_inversion_agrees(plain_float32):
 def test_losses_agree(reading, monkeypatch, plain_float32):
     """Under the same ε: the two devices' generators differ, so that it is handed in."""
     eps, x0, t = noise(8, 3, 8, 8), noise(8, 3, 8, 8).tanh(), torch.tensor([0, 8, 9, 48, 49, 300, 600, 999])
+    model = network()
     monkeypatch.setattr(torch, "randn", lambda shape, generator=None, device=None, dtype=None: eps.to(device))
-    wanted = s2dm_loss(network(), x0, t, SCHEDULE, 49, 0.9, reading)
-    ours = s2dm_loss(network().cuda(), x0.cuda(), t.cuda(), SCHEDULE.to("cuda"), 49, 0.9, reading)
+    wanted = s2dm_loss(model, x0, t, SCHEDULE, 49, 0.9, reading)
+    ours = s2dm_loss(model.cuda(), x0.cuda(), t.cuda(), SCHEDULE.to("cuda"), 49, 0.9, reading)
     torch.testing.assert_close(ours.cpu(), wanted, rtol=1e-3, atol=1e-4)
 
 
@@ -79,6 +92,17 @@ def test_shrinkage_stays_with_the_schedule():
     s = shrinkage(SCHEDULE.to("cuda"), 49, 0.9)
     assert s.device.type == "cuda"
     torch.testing.assert_close(s.cpu(), shrinkage(SCHEDULE, 49, 0.9), rtol=1e-12, atol=0)
+
+
+def test_theory_and_ways_with_a_schedule_on_the_gpu():
+    there, grid, x0 = SCHEDULE.to("cuda"), SCHEDULE.timesteps(10, "logsnr"), noise(16, 3).double()
+    assert there.timesteps(10, "logsnr").tolist() == grid.tolist()
+    torch.testing.assert_close(gaussian_ddim_variance(0.25, there, grid).cpu(), gaussian_ddim_variance(0.25, SCHEDULE, grid))
+    full = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.1], [0.0, 0.1, 0.3]])
+    gaussian, t = GaussianDenoiser(torch.zeros(3), full, SCHEDULE), torch.full((16,), 300)
+    torch.testing.assert_close(gaussian(x0.cuda(), t.cuda()).cpu(), gaussian(x0, t), rtol=1e-10, atol=1e-12)
+    assert relative_scale(Shrunk(gaussian, 0.7), gaussian, x0.cuda(), 300, there, torch.Generator("cuda")) == pytest.approx(0.7)
+    torch.testing.assert_close(interpolate(x0[0].cuda(), x0[1].cuda(), 5).cpu(), interpolate(x0[0], x0[1], 5))
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in DETERMINISTIC])
