@@ -1,6 +1,7 @@
 # make reproduce   run the notebook series (quick), results in build/reproduction/index.html
 # make reproduce-full   fill in whatever the ledger of a size lacks: make reproduce-full SIZE=cpu CORES=2
 # make test        lint, unit tests, notebooks
+# make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own
 # make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
@@ -12,7 +13,7 @@ BIN := .venv/bin
 SIZE ?= cpu
 CORES ?= 2
 
-.PHONY: reproduce reproduce-full test lab explorer labs book lint unit notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -34,6 +35,13 @@ unit: .venv/test.stamp
 notebooks: .venv/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 	$(BIN)/python -m s2dm_mini reproduce --set seed=1 --out build/seed1
+
+stress: .venv/test.stamp
+	$(BIN)/python tests/stress/crash.py
+	$(BIN)/python tests/stress/fuzz.py
+	$(BIN)/python tests/stress/mutants.py
+	$(BIN)/python tests/stress/covered.py
+	$(BIN)/python tests/stress/table.py
 
 lab: .venv/run.stamp
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -36,7 +36,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
             raise ValueError("slerp has no single way between opposite vectors; take another second end, or lerp.")
         return (1 - weight) * a + weight * b  # one direction: the circle and the line are the same
     left, right = ((1 - weight) * angle).sin() / angle.sin(), (weight * angle).sin() / angle.sin()
-    return left.to(a.dtype) * a + right.to(a.dtype) * b
+    return left * a + right * b
 
 
 WAYS = {"slerp": slerp, "lerp": lerp}
@@ -44,7 +44,7 @@ WAYS = {"slerp": slerp, "lerp": lerp}
 
 def interpolate(a: Tensor, b: Tensor, frames: int = 8, way: str = "slerp") -> Tensor:
     """`frames` evenly spaced points from a to b, both included. a, b: (...) of one shape. Returns (frames, ...)."""
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
+    if not isinstance(frames, int) or frames < 2:
         raise ValueError(f"frames must be an integer of at least 2, the two ends, not {frames!r}.")
     if way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, not {way!r}.")

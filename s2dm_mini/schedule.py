@@ -65,7 +65,7 @@ class NoiseSchedule:
         if not t.is_floating_point():
             return alpha_bar[t.long()]
         t = t.to(torch.float64)
-        below = t.floor().long().clamp(max=self.T - 2)
+        below = t.long().clamp(max=self.T - 2)
         return torch.lerp(alpha_bar[below].log(), alpha_bar[below + 1].log(), t - below).exp()
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class NoiseSchedule:
 
 
 def _check_T(T: int) -> None:
-    if isinstance(T, bool) or not isinstance(T, int) or T < 2:
+    if not isinstance(T, int) or T < 2:
         raise ValueError(f"T must be an integer of at least 2, not {T!r}.")
 
 
@@ -114,7 +114,7 @@ def _quadratic(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
 
 
 def _trailing(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
-    return (T - torch.arange(steps, dtype=torch.float64) * T / steps).round().long().flip(0) - 1
+    return (T - torch.arange(steps, dtype=torch.float64) * T / steps).round().long() - 1
 
 
 def _logsnr(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:

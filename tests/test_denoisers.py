@@ -1,4 +1,6 @@
 """The exact denoisers against the score of the noisy density, against Monte Carlo, and against each other."""
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,42 @@ def test_gaussian_refuses(mean, covariance, said):
         GaussianDenoiser(mean, covariance, SCHEDULE)
 
 
+def test_gaussian_takes_covariances_that_rounding_has_left_just_below_zero():
+    """No negative eigenvalue is kept; one direction, or all, may have no variance; what counts is the size beside the largest."""
+    for variances in ([0.0, 0.0], [1.0, 0.0], [1.0, -1e-10], [1e6, -1e-4], [1e-6, -1e-15]):
+        kept = GaussianDenoiser(torch.zeros(2), torch.tensor(variances, dtype=torch.float64), SCHEDULE).eigenvalues
+        assert kept.tolist() == [variances[0], 0.0]
+    with pytest.raises(ValueError, match="negative eigenvalue -1e-12"):
+        GaussianDenoiser(torch.zeros(2), torch.tensor([1e-6, -1e-12], dtype=torch.float64), SCHEDULE)
+
+
+def test_numbers_of_any_type_are_kept_in_float64():
+    gaussian = GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE)
+    variance = gaussian_ddim_variance(0.25, SCHEDULE, torch.tensor([500]))
+    assert {gaussian.mean.dtype, gaussian.eigenvalues.dtype, variance.dtype} == {torch.float64}
+    for weights in (None, torch.ones(3)):
+        mixture = MixtureDenoiser(MEANS.float(), 0.5, SCHEDULE, weights)
+        assert {mixture.means.dtype, mixture.variance.dtype, mixture.weights.dtype} == {torch.float64}
+        assert mixture.weights.sum().item() == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("denoiser", [
+    GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE), GaussianDenoiser(torch.zeros(2), torch.eye(2), SCHEDULE),
+    MixtureDenoiser(MEANS, 0.5, SCHEDULE), Shrunk(lambda x, t: x, torch.ones(1000)),
+], ids=["diagonal", "full", "mixture", "shrunk"])
+def test_answers_come_where_x_is(denoiser):
+    """And nothing is read on the way: a meta tensor has no values, and whatever would make a host wait for a GPU raises on it."""
+    x = torch.empty(5, 2, device="meta")
+    assert denoiser(x, torch.empty(5, dtype=torch.int64, device="meta")).device.type == "meta"
+    if not isinstance(denoiser, Shrunk):
+        assert denoiser(x, TIMES[0]).device.type == "meta"  # timesteps may have stayed behind
+
+
+def test_two_points_have_a_covariance():
+    fitted = GaussianDenoiser.fit(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), SCHEDULE)
+    assert fitted.mean.tolist() == [2.0, 2.0] and fitted.eigenvalues.tolist() == pytest.approx([0.0, 2.0])
+
+
 def test_gaussian_refuses_data_of_another_shape():
     with pytest.raises(ValueError, match=r"\(B, 3, 2\), not \(5, 3\)"):
         GaussianDenoiser(torch.zeros(3, 2), torch.ones(6), SCHEDULE)(torch.zeros(5, 3), TIMES[0])
@@ -165,8 +203,9 @@ def test_mixture_refuses(means, std, weights, said):
 
 
 def test_mixture_refuses_data_of_another_shape():
-    with pytest.raises(ValueError, match=r"x must be \(B, 2\), not \(5, 3\)"):
-        MixtureDenoiser(MEANS, 1.0, SCHEDULE)(torch.zeros(5, 3), TIMES[0])
+    for shape in ((5, 3), (5, 2, 1), (5,)):
+        with pytest.raises(ValueError, match=rf"x must be \(B, 2\), not {re.escape(str(shape))}"):
+            MixtureDenoiser(MEANS, 1.0, SCHEDULE)(torch.zeros(shape), TIMES[0])
 
 
 # ----------------------------------------------------------------------------------------------------- Shrunk
@@ -183,6 +222,8 @@ def test_shrunk_multiplies_by_the_scale_at_t(shape):
         scale = np.interp(t.numpy(), np.arange(1000), s.numpy())
         for i in range(4):
             torch.testing.assert_close(Shrunk(denoiser, s)(x, t)[i], x[i].sin() * scale[i])
+    beyond = Shrunk(denoiser, s[:500])(x, torch.tensor([499, 500, 600, 999]))  # where the last one holds
+    torch.testing.assert_close(beyond, x.sin() * s[499].float())
 
 
 def test_shrunk_refuses():
@@ -202,6 +243,11 @@ def test_published_variances(v, steps, wanted):
     scales = [1.0, *(shrinkage(SCHEDULE, skip, 0.99) for skip in (1, 9, 49))]
     ratios = [gaussian_ddim_variance(v, SCHEDULE, SCHEDULE.timesteps(steps), scale).item() / v for scale in scales]
     assert ratios == pytest.approx(wanted, abs=5.1e-4)  # half a digit; paper.md cuts 0.98950 down to 0.989
+
+
+def test_variance_without_a_scale_is_that_of_the_exact_denoiser():
+    grid = SCHEDULE.timesteps(10)
+    assert gaussian_ddim_variance(0.25, SCHEDULE, grid).equal(gaussian_ddim_variance(0.25, SCHEDULE, grid, 1.0))
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic", "trailing"])
@@ -229,3 +275,18 @@ def test_the_relative_scale_of_a_shrunk_denoiser_is_its_shrinkage():
         return 0.7 * e + torch.stack([-e[:, 1], e[:, 0]], dim=1)
 
     assert relative_scale(off, exact, x0, 500, SCHEDULE) == pytest.approx(0.7, rel=1e-9)
+
+
+def test_relative_scale_is_a_projection_in_float64():
+    """⟨f, e⟩/⟨e, e⟩ written with numpy; of float32 answers too the sums run in float64."""
+    def f(x, t):
+        return (0.5 * x + 0.1 * x.square()).float()
+
+    def e(x, t):
+        return x.sin().float()
+
+    x0, eps = noise(50, 3), noise(50, 3, seed=4)
+    x = np.sqrt(SCHEDULE.alpha_bar[300].item()) * x0.numpy() + np.sqrt(1 - SCHEDULE.alpha_bar[300].item()) * eps.numpy()
+    ours, theirs = (0.5 * x + 0.1 * x**2).astype(np.float32).astype(float), np.sin(x).astype(np.float32).astype(float)
+    s = relative_scale(f, e, x0, 300, SCHEDULE, torch.Generator().manual_seed(4))
+    assert s == pytest.approx((ours * theirs).sum() / (theirs**2).sum(), rel=2e-9)

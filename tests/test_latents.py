@@ -54,12 +54,55 @@ def test_slerp_between_vectors_of_one_direction_is_the_line_and_between_opposite
     assert torch.allclose(slerp(a, 3 * a, half)[0], 2 * a)
     with pytest.raises(ValueError, match="opposite"):
         slerp(a, -a, half)
-    with pytest.raises(ValueError, match="zero"):
-        slerp(a, 0 * a, half)
+    assert torch.allclose(slerp(a, a + 1e-9 * noise(6, seed=1), half)[0], a)  # nearly one direction
+    for u, v in ((a, 0 * a), (0 * a, a), (a, math.nan * a)):
+        with pytest.raises(ValueError, match="zero"):
+            slerp(u, v, half)
+
+
+def test_slerp_of_half_precision():
+    a, b = noise(200_000).half(), noise(200_000, seed=1).half()
+    half = slerp(a, b, torch.tensor([0.5]))
+    assert half.dtype == torch.float16
+    assert (half[0].double() - (a.double() + b.double()) / 2**0.5).abs().max() < 0.02  # nearly orthogonal: both weights are sin 45°/sin 90°
+
+
+def test_defaults_are_eight_frames_on_the_circle_and_fifty_plain_uniform_steps():
+    a, b = noise(3, 4), noise(3, 4, seed=1)
+    assert interpolate(a, b).equal(slerp(a, b, torch.linspace(0, 1, 8, dtype=torch.float64)))
+    assert interpolate(a, b, 2, "lerp").equal(torch.stack([a, b]))
+    gaussian = GaussianDenoiser(torch.zeros(1), torch.ones(1) / 4, SCHEDULE)
+    assert invert(gaussian, a[:, :1], SCHEDULE).equal(invert(gaussian, a[:, :1], SCHEDULE, 50, "uniform", 0))
+
+
+def test_inversion_keeps_no_record_for_gradients():
+    def denoiser(x, t):
+        assert torch.is_inference_mode_enabled()
+        return x
+
+    invert(denoiser, noise(1, 2), SCHEDULE, 3)
+
+
+@pytest.mark.parametrize("way", [slerp, lerp])
+@pytest.mark.parametrize(("a", "b", "weight", "words"), [
+    (torch.ones(3), torch.ones(4), torch.ones(1), r"one shape and type, not torch.float32 \(3,\) and torch.float32 \(4,\)"),
+    (torch.ones(3), torch.ones(1), torch.ones(1), r"one shape"),
+    (torch.ones(3), torch.ones(3).double(), torch.ones(1), "one shape and type"),
+    (torch.ones(3).long(), torch.ones(3).long(), torch.ones(1), "floating"),
+    (torch.ones(3), torch.ones(3), torch.ones(1, 1), r"a vector \(N,\), not \(1, 1\)"),
+    (torch.ones(3), torch.ones(3), torch.tensor(0.5), r"a vector \(N,\), not \(\)"),
+])
+def test_ways_refuse_what_does_not_fit(way, a, b, weight, words):
+    with pytest.raises(ValueError, match=words):
+        way(a, b, weight)
+
+
+def test_both_ways_can_be_asked_for_by_name():
+    assert list(WAYS.items()) == [("slerp", slerp), ("lerp", lerp)]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, "at least 2"), ({"way": "nlerp"}, "slerp, lerp"),
-                                                  ({"frames": True}, "integer")])
+                                                  ({"frames": True}, "integer"), ({"frames": 2.5}, "integer")])
 def test_interpolate_says_what_is_wrong(arguments, words):
     with pytest.raises(ValueError, match=words):
         interpolate(noise(3), noise(3, seed=1), **arguments)
@@ -92,7 +135,10 @@ def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
     gaussian = GaussianDenoiser(torch.zeros(1), torch.ones(1), SCHEDULE)
     with pytest.raises(ValueError, match="1 values"):
         invert(gaussian, torch.tensor([[math.nan], [0.0]]), SCHEDULE)
-    with pytest.raises(ValueError, match="refinements"):
-        invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=-1)
+    with pytest.raises(ValueError, match="floating and finite.*int64"):
+        invert(gaussian, torch.zeros(1, 1).long(), SCHEDULE)
+    for refinements in (-1, True, 1.0):
+        with pytest.raises(ValueError, match=f"refinements .*{refinements!r}"):
+            invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=refinements)
     with pytest.raises(ValueError, match="left the finite numbers"):
         invert(lambda x, t: x * 1e30, torch.ones(1, 1), SCHEDULE, refinements=3)

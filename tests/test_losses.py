@@ -65,6 +65,32 @@ def test_the_defaults_are_the_released_codes():
     seeded = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     assert s2dm_loss(denoiser, x0, t, SCHEDULE, generator=seeded()).equal(
         s2dm_loss(denoiser, x0, t, SCHEDULE, 9, 0.99, "independent", seeded()))
+    assert skip_step_loss(denoiser, x0, t, SCHEDULE, generator=seeded()).equal(
+        skip_step_loss(denoiser, x0, t, SCHEDULE, 9, "independent", seeded()))
+    assert shrinkage(SCHEDULE).equal(shrinkage(SCHEDULE, 9, 0.99, "independent"))
+
+
+def test_the_baseline_asks_the_network_once():
+    """τ = 1 has no use for L_skip, and so does not pay for it."""
+    asked = []
+
+    def counted(x, t):
+        asked.append(t)
+        return denoiser(x, t)
+
+    for tau, calls in ((1, 1), (0.99, 2)):
+        asked.clear()
+        s2dm_loss(counted, torch.ones(2, 3), torch.tensor([5, 500]), SCHEDULE, 9, tau, "output")
+        assert len(asked) == calls
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_losses_stay_on_their_device(reading):
+    """And read nothing from it: a meta tensor has no values, and whatever would make a host wait for a GPU raises on it."""
+    x0, t = torch.empty(2, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    assert s2dm_loss(lambda x, t: x, x0, t, SCHEDULE, reading=reading).device.type == "meta"
+    if reading != "output":
+        assert shrinkage(SCHEDULE.to("meta"), reading=reading).device.type == "meta"
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -73,11 +99,11 @@ def test_parts_and_mixture_agree(reading):
     x0, t = torch.rand(40, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(0, 1000, 25)
     seeded = lambda: torch.Generator().manual_seed(3)  # noqa: E731
     l_0 = simple_loss(denoiser, x0, t, SCHEDULE, seeded())
-    assert s2dm_loss(denoiser, x0, t, SCHEDULE, 49, 1.0, reading, seeded()).equal(l_0)
-    l_skip = skip_step_loss(denoiser, x0, t, SCHEDULE, 49, reading, seeded())
-    assert (l_skip[t < 49] == 0).all() and (l_skip[t >= 49] > 0).all()
-    mixed = s2dm_loss(denoiser, x0, t, SCHEDULE, 49, 0.7, reading, seeded())
-    torch.testing.assert_close(mixed, torch.where(t < 49, l_0, 0.7 * l_0 + 0.3 * l_skip))
+    assert s2dm_loss(denoiser, x0, t, SCHEDULE, 50, 1.0, reading, seeded()).equal(l_0)
+    l_skip = skip_step_loss(denoiser, x0, t, SCHEDULE, 50, reading, seeded())
+    assert (l_skip[t < 50] == 0).all() and (l_skip[t >= 50] > 0).all()
+    mixed = s2dm_loss(denoiser, x0, t, SCHEDULE, 50, 0.7, reading, seeded())
+    torch.testing.assert_close(mixed, torch.where(t < 50, l_0, 0.7 * l_0 + 0.3 * l_skip))
 
 
 @pytest.mark.parametrize("t", [100, 300, 999])

@@ -86,6 +86,27 @@ def test_schedule_moves_with_its_table():
     assert moved.alpha_bar.device.type == "meta" and moved.T == 10
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_timesteps_on_another_device_bring_the_table_there_and_are_not_read(dtype):
+    """A meta tensor has no values: whatever would make a host wait for a GPU raises on it."""
+    looked_up = NoiseSchedule.linear(10).alpha_bar_at(torch.zeros(3, dtype=dtype, device="meta"))
+    assert looked_up.device.type == "meta" and looked_up.shape == (3,) and looked_up.dtype == torch.float64
+
+
+def test_what_nobody_says_is_the_papers():
+    assert NoiseSchedule.cosine().T == NoiseSchedule.linear().T == 1000
+    assert timesteps(1000, 10).equal(timesteps(1000, 10, "uniform"))
+    assert NoiseSchedule.linear().timesteps(10).equal(timesteps(1000, 10, "uniform"))
+
+
+def test_a_table_of_any_type_is_kept_in_float64():
+    assert NoiseSchedule(torch.tensor([0.75, 0.5], dtype=torch.float32)).alpha_bar.dtype == torch.float64
+
+
+def test_beta_may_stay_what_it_is():
+    np.testing.assert_allclose(NoiseSchedule.linear(5, 0.1, 0.1).alpha_bar.numpy(), 0.9 ** np.arange(1, 6), rtol=1e-14)
+
+
 # ------------------------------------------------------------------------------------------------- time grids
 
 def uniform(T, steps):
@@ -110,6 +131,10 @@ def test_grids(T, formula):
             warnings.simplefilter("error" if len(wanted) == steps else "ignore")
             grid = timesteps(T, steps, formula.__name__)
         assert grid.dtype == torch.int64 and grid.tolist() == wanted
+
+
+def test_trailing_grid_of_many_steps():
+    assert timesteps(10_000, 9_999, "trailing").tolist() == trailing(10_000, 9_999)  # some strides end 1/20,000 from a half
 
 
 @pytest.mark.parametrize("steps", [10, 20, 50, 100, 1000])
@@ -185,8 +210,9 @@ def test_bad_betas(start, end):
 
 
 @pytest.mark.parametrize(("alpha_bar", "said"), [
-    ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
-    ([0.5, math.nan], "strictly"),
+    ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([[0.9, 0.8], [0.5, 0.4]], r"\(2, 2\)"),
+    ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
+    ([0.5, math.nan], "strictly"), ([0.5, 0.1, -0.1], "above 0"),
 ])
 def test_bad_tables(alpha_bar, said):
     with pytest.raises(ValueError, match=said):
