@@ -159,7 +159,7 @@ def tune_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str 
               f"({100 * s.fd_change:+.1f} ± {100 * s.fd_change_error:.1f} %)   "
               f"KID {s.kid:.3e} ({100 * s.kid_change:+.1f} ± {100 * s.kid_change_error:.1f} %)")
         if s.scale == "line":
-            use = f"Shrunk(network, line({s.lambda_first}, {s.lambda_last}))  # from s2dm_mini.tune import line"
+            use = f"Shrunk(network, line({s.lambda_first}, {s.lambda_last}))  # from s2dm_mini.scales import line"
     print(f"To sample with it: {use}")
 
 

@@ -2,21 +2,12 @@
 
     python -m s2dm_mini tune nano-cifar10-l0 --sampler ddim --steps 10
 
-ε is divided by a straight line in t, λ_t = λ_first + (λ_last − λ_first)·t/(T − 1). Why this family of two numbers:
-
-- It is Epsilon Scaling as Ning et al. (ICLR 2024) propose it, λ_t = k·t + b; with λ_first = λ_last it is the constant that they use most.
-- It contains S²-DM, to first order: 1/s_t = 1 + c_t²·(1−τ)/τ with c_t² ≈ skip·β_t (notebook 07), and the β_t of the linear schedule is
-  a straight line. With τ = 0.99, the nearest line misses 1/s_t by at most 0.00004 for skip 9 and 0.0014 for skip 49, where t ≥ skip.
-- (skip, τ) itself would be the worse choice: it is nearly one number, skip·(1−τ)/τ, and holds neither a constant nor a λ_t below 1.
-
-What is minimised is the Fréchet distance of a small set of samples. All candidates start from the same x_T, so that the distance is a
-smooth function of the two numbers, and its excess on few samples, which hardly depends on them, drops out of the comparison. The
-minimum is looked for without derivatives (Nelder and Mead, 1965), first among constants, then from the best of them among lines, and is
-then measured on seeds that the search has not seen.
+ε is divided by the straight line λ_t of `scales`, which says why. What is minimised is the Fréchet distance of a small set of samples.
+All candidates start from the same x_T, so that the distance is a smooth function of the line's two ends, and its excess on few samples,
+which hardly depends on them, drops out of the comparison. What the search finds, first among constants, then from the best of them
+among lines, is measured on seeds that it has not seen.
 """
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,81 +20,9 @@ from .denoisers import Shrunk
 from .evaluate import draw, open_features, open_network, open_reference
 from .ledger import scale_of
 from .samplers import SAMPLERS
+from .scales import fit_line, line
 from .schedule import NoiseSchedule
 from .train import best_device, device_name
-
-STEP = 0.02  # size of the first simplex: constants that help at 10 to 50 steps lie within 1 … 1.05
-
-
-def line(first: float, last: float, T: int = 1000) -> Tensor:
-    """s_t = 1/λ_t for λ_t straight from `first` at t = 0 to `last` at t = T − 1: (T,) float64, for `Shrunk`."""
-    if not (first > 0 and last > 0):
-        raise ValueError(f"λ divides the noise prediction: both its ends must be above 0, not {first:g} and {last:g}.")
-    return 1 / torch.linspace(first, last, T, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a search has found, as the two ends (λ_first, λ_last)."""
-
-    constant: tuple[float, float]  # the best of the constants tried
-    line: tuple[float, float]  # the best of all that was tried
-    tried: dict[tuple[float, float], float]  # every candidate and its distance, in the order of trial
-
-
-def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: int = 16) -> Fit:
-    """The line for which `distance(scale)`, scale (T,) as `line` gives it, is least; asked at most `evaluations` times.
-
-    A third of them goes to constants, from λ = 1 on; the rest to lines, from the best constant on. What is found is therefore never
-    worse than no scaling, and may be a local minimum. Raises ValueError for fewer than 6.
-    """
-    if evaluations < 6:
-        raise ValueError(f"evaluations must be at least 6, two for constants and four for lines, not {evaluations}.")
-    tried: dict[tuple[float, float], float] = {}
-
-    def at(ends: list[float]) -> float:
-        key = (ends[0], ends[-1])
-        if key not in tried:
-            tried[key] = distance(line(*key, T)) if min(key) > 0 else math.inf
-        return tried[key]
-
-    nelder_mead(at, [1.0], STEP, evaluations // 3)
-    constant = min(tried, key=tried.get)
-    nelder_mead(at, list(constant), STEP, evaluations - len(tried) + 1)  # one of its points is the constant, which is known
-    return Fit(constant, min(tried, key=tried.get), tried)
-
-
-def nelder_mead(f: Callable[[list[float]], float], start: list[float], step: float, evaluations: int) -> list[float]:
-    """The point with the least f among at most `evaluations` tried (Nelder and Mead, 1965): a simplex walks downhill and shrinks.
-
-    start: D numbers; the first simplex is `start` and D points `step` away from it, one along each axis.
-    """
-    left = evaluations
-
-    def ask(x: Tensor) -> tuple[float, Tensor]:
-        nonlocal left
-        left -= 1
-        return f(x.tolist()), x
-
-    x0 = torch.tensor(start, dtype=torch.float64)
-    simplex = [ask(x) for x in (x0, *(x0 + step * torch.eye(len(x0), dtype=torch.float64)))[:left]]
-    while left > 0:
-        simplex.sort(key=lambda vertex: vertex[0])
-        worst, others = simplex[-1], simplex[:-1]
-        centre = torch.stack([x for _, x in others]).mean(0)
-        new = ask(centre + (centre - worst[1]))  # the mirror image of the worst point
-        if new[0] < simplex[0][0]:
-            if left > 0:  # better than all: further on
-                new = min(new, ask(centre + 2 * (centre - worst[1])), key=lambda vertex: vertex[0])
-        elif new[0] >= others[-1][0] and left > 0:  # still the worst: half of the way, on the better side
-            nearer = min(worst, new, key=lambda vertex: vertex[0])
-            new = ask(centre + 0.5 * (nearer[1] - centre))
-            if new[0] >= nearer[0]:  # no good either: all towards the best
-                best = simplex[0]
-                simplex = [best, *(ask(best[1] + 0.5 * (x - best[1])) for _, x in simplex[1:][:left])]
-                continue
-        simplex[-1] = new
-    return min(simplex, key=lambda vertex: vertex[0])[1].tolist()
 
 
 def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic", samples: int = 512, seed: int = 100,
@@ -178,15 +97,16 @@ class Summary:
 
 def summary(rows: list[dict]) -> list[Summary]:
     """The held-out rows of one run of `tune`, as returned or as read from the table, put together scale by scale."""
-    held_out: dict[str, list[dict]] = {}
+    held_out: dict[str, dict[int, dict]] = {}  # scale → seed → row
     for row in rows:
         if row["role"] == "held out":
-            held_out.setdefault(row["scale"], []).append(row)
+            held_out.setdefault(row["scale"], {})[int(row["sampling_seed"])] = row
+    seeds = set.intersection(*map(set, held_out.values()))  # all of them, unless the run was stopped in the midst of a seed
     found = []
     for name, of_scale in held_out.items():
-        numbers = [float(of_scale[0][column]) for column in ("lambda_first", "lambda_last")]
+        numbers = [float(of_scale[min(seeds)][column]) for column in ("lambda_first", "lambda_last")]
         for measure in ("fd", "kid"):
-            values, base = (torch.tensor([float(row[measure]) for row in part]) for part in (of_scale, held_out["none"]))
+            values, base = (torch.tensor([float(part[seed][measure]) for seed in sorted(seeds)]) for part in (of_scale, held_out["none"]))
             for quantity in (values, values / base - 1):
                 numbers += [float(quantity.mean()), float(quantity.std() / len(quantity) ** 0.5)]
         found.append(Summary(name, *numbers))

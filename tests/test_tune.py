@@ -9,8 +9,9 @@ from s2dm_mini.losses import shrinkage
 from s2dm_mini.prediction import best_scale, cifar10_eigenvalues, gaussian_distance
 from s2dm_mini.results import read_rows
 from s2dm_mini.samplers import sample
+from s2dm_mini.scales import fit_line, line, nelder_mead
 from s2dm_mini.schedule import NoiseSchedule
-from s2dm_mini.tune import fit_line, line, nelder_mead, summary, tune
+from s2dm_mini.tune import summary, tune
 
 SCHEDULE = NoiseSchedule.linear()
 
