@@ -131,7 +131,7 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
 
 
 def tune_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic",
-                 samples: int = 512, seed: int = 100, held_out: int = 5, evaluations: int = 16, against: tuple[str, ...] = ("s2dm50",),
+                 samples: int = 512, seed: int = 100, held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",),
                  features: str = "classifier", device: str = "auto", table: Path | None = None) -> None:
     """Fit a scale of ε to a checkpoint, a sampler and a number of steps, without training, and measure it on other seeds.
 

@@ -96,7 +96,7 @@ def best_skip_tau(distance: Objective, schedule: NoiseSchedule, skips: tuple[int
     found = []
     for skip in skips:
         at = lambda x, skip=skip: float(distance(shrinkage(schedule, skip, _tau(x[0]))))  # noqa: E731
-        (log_odds,) = nelder_mead(at, [-4.0], 1.0, 24)
+        (log_odds,) = nelder_mead(at, [[-4.0], [-3.0]], 24)
         found.append((at([log_odds]), skip, _tau(log_odds)))
     value, skip, tau = min(found)
     return Best(value, shrinkage(schedule, skip, tau), (skip, tau))

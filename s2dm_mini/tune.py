@@ -26,7 +26,7 @@ from .train import best_device, device_name
 
 
 def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic", samples: int = 512, seed: int = 100,
-         held_out: int = 5, evaluations: int = 16, against: tuple[str, ...] = ("s2dm50",), features: str = "classifier",
+         held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",), features: str = "classifier",
          device: str = "auto", table: Path | None = None) -> list[dict]:
     """Fit λ_t to a checkpoint and measure it on other seeds. Appends each measurement to `table` (data/results/tune.csv); returns them.
 
