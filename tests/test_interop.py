@@ -144,11 +144,18 @@ def drawn(pipeline, **options):
     return torch.from_numpy(images).permute(0, 3, 1, 2).double()
 
 
+def mild_network():
+    """Its ε is neither 0, as that of a fresh `UNet`, nor so large that all pixels end at 0 or 1."""
+    model = network(CONFIGS["no attention"])
+    with torch.no_grad():
+        model.conv_out.weight.mul_(0.1)
+        model.conv_out.bias.mul_(0.1)
+    return to_diffusers(model)
+
+
 def test_a_shrunk_pipeline_draws_what_our_sampler_draws():
-    torch.manual_seed(0)
-    network = UNet(CONFIGS["no attention"]).eval()
-    unet = to_diffusers(network).double()
-    pipeline = DDIMPipeline(unet, DDIMScheduler(beta_end=0.002, clip_sample=False))  # little noise: an untrained network stays in range
+    unet = mild_network().double()
+    pipeline = DDIMPipeline(unet, DDIMScheduler(beta_end=0.002, clip_sample=False))  # little noise, to stay in range
     scale = line(0.9, 2.0)
     shrunk = shrink_pipeline(pipeline, scale)
     schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.double())  # with diffusers' rounding
@@ -164,10 +171,9 @@ def test_a_shrunk_pipeline_draws_what_our_sampler_draws():
 @pytest.mark.parametrize(("kind", "scheduler"), [(DDPMPipeline, DDPMScheduler(beta_end=0.002, clip_sample=False)),
                                                 (PNDMPipeline, PNDMScheduler(beta_end=0.002))])
 def test_a_constant_scale_is_the_last_layer_scaled(kind, scheduler):
-    torch.manual_seed(0)
-    unet = to_diffusers(UNet(CONFIGS["no attention"]))
+    unet = mild_network()
     shrunk = drawn(shrink_pipeline(kind(unet, scheduler), 0.8))
-    assert (shrunk - drawn(kind(unet, scheduler))).abs().max() > 1e-2
+    assert (shrunk - drawn(kind(unet, scheduler))).abs().max() > 1e-3
     with torch.no_grad():
         for p in unet.conv_out.parameters():
             p.mul_(0.8)

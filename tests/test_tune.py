@@ -69,11 +69,11 @@ def test_a_spoilt_denoiser_is_mended():
 
 @pytest.mark.parametrize(("steps", "spacing"), [(5, "quadratic"), (10, "uniform"), (10, "quadratic"), (20, "quadratic")])
 def test_24_candidates_come_near_the_gaussians_best_line(steps, spacing):
-    """Against the same family's optimum, found with derivatives; the constant, to which few are given, to 0.015."""
+    """Against the same family's optimum, found with derivatives; the constant, to which few are given, to 0.02."""
     objective = gaussian_objective(cifar10_eigenvalues()[::8], SCHEDULE, "ddim", steps, spacing)
     fit = fit_line(lambda scale: float(objective(scale)))
     assert len(fit.tried) <= 24 and list(fit.tried)[0] == (1.0, 1.0), "no scaling is among the candidates"
-    assert fit.constant[0] == fit.constant[1] == pytest.approx(best_constant(objective).numbers[0], abs=0.015)
+    assert fit.constant[0] == fit.constant[1] == pytest.approx(best_constant(objective).numbers[0], abs=0.02)
     assert fit.tried[fit.line] - best_line(objective).distance < 0.05 * fit.tried[1.0, 1.0]
 
 
