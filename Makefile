@@ -28,11 +28,11 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check .
 
 unit: .venv/test.stamp
-	$(BIN)/pytest tests
+	$(BIN)/pytest -n $(CORES) --dist loadfile tests
 
 # Each notebook twice: as stored, its marked outputs compared; and through papermill with another seed.
 notebooks: .venv/test.stamp
-	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 	$(BIN)/python -m s2dm_mini reproduce --set seed=1 --out build/seed1
 
 lab: .venv/run.stamp

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from .checkpoints import sha256
-from .results import read_rows
+from .checkpoints import manifest, sha256
+from .features import CLASSIFIER
+from .results import RESULTS, read_rows
 
 # 97.5 % quantiles of Student's t with 1, 2, … degrees of freedom.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -94,10 +95,12 @@ class Verdict:
     evidence: str
 
 
-def verdicts(rows: Iterable[dict[str, str]]) -> list[Verdict]:
-    """One for each claim of the paper that a ledger can speak to; rules that were fixed before the numbers were there.
+def verdicts(rows: Iterable[dict[str, str]], strips: Iterable[dict[str, str]] = (),
+             cost: Iterable[dict[str, str]] = ()) -> list[Verdict]:
+    """One for each claim of the paper that can be put to the test here; rules that were fixed before the numbers were there.
 
-    A claim of a gain is reproduced if every cell is clearly better, and not reproduced otherwise; the evidence counts the cells.
+    rows: of a ledger; strips: of interpolation.csv; cost: of cost-cpu.csv. A claim of a gain is reproduced if every cell is clearly
+    better, and not reproduced otherwise; the evidence counts the cells.
     """
     found = changes(rows)
     paper = [c for c in found if c.setting in PAPER and c.scale == "none" and c.sampler in FAMILIES]
@@ -106,7 +109,7 @@ def verdicts(rows: Iterable[dict[str, str]]) -> list[Verdict]:
         judged.append(_gain(f"It helps with any sampler: {title}", [c for c in paper if c.sampler == sampler]))
     for setting in PAPER:
         judged.append(_gain(f"It helps with this skip: S²-DM^{setting[4:]}", [c for c in paper if c.setting == setting]))
-    judged.append(_tau(found))
+    judged += [_tau(found), _interpolation(strips), _cost(cost)]
     judged.append(Verdict("CelebA: the distance falls by 8.97 to 27.08 %", "not tested here", "no CelebA network has been trained"))
     return judged
 
@@ -131,6 +134,45 @@ def _tau(found: list[Change]) -> Verdict:
     return Verdict(claim, "reproduced" if all(tau == 0.99 for tau in best) else "not reproduced", said)
 
 
+def _interpolation(rows: Iterable[dict[str, str]]) -> Verdict:
+    """Interpolation is kept if no measure is clearly worse, that is larger, than L_0's on the same noises, over the training seeds."""
+    claim, by_measure = "Interpolation between latents keeps working (S²-DM^50)", {}
+    for row in rows:
+        names = [Path(row[side]).parent.name.rpartition(".")[0] for side in ("checkpoint", "against")]  # …/s2dm50.0/model.safetensors
+        if names == ["s2dm50", "l0"] and row["way"] == row["against_way"] == "slerp":
+            by_measure.setdefault(row["measure"], {})[row["checkpoint"]] = row
+    if not by_measure or min(map(len, by_measure.values())) < 2:
+        return Verdict(claim, "not tested here", "no strips of more than one training seed")
+    pairs, cells = {row["pairs"] for by_seed in by_measure.values() for row in by_seed.values()}, {}
+    for measure, by_seed in by_measure.items():
+        # The differences themselves, since the midpoints' excess of L_0 is near 0.
+        values = tuple(float(row["difference"]) for row in by_seed.values())
+        cells[measure] = Change("s2dm50", "none", "ddim", "quadratic", 10, 10, values, 1)
+    worse = any(c.clear and c.mean > 0 for c in cells.values())
+    said = f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(
+        f"{measure} {'**' * c.clear}{c.mean:+.3f} ± {c.error:.3f}{'**' * c.clear}" for measure, c in cells.items())
+    return Verdict(claim, "not reproduced" if worse else "reproduced", said)
+
+
+def _cost(rows: Iterable[dict[str, str]]) -> Verdict:
+    """Next to nothing: the upper end of the 95 % interval of a step's time stays within 5 % of L_0's."""
+    claim, found = "Training with the released loss costs next to nothing more", {row["loss"]: row for row in rows}
+    if "independent" not in found:
+        return Verdict(claim, "not tested here", "no step has been timed")
+    ratio, error = (float(found["independent"][name]) for name in ("ratio", "ratio_error"))
+    said = ", ".join(f"`{name}` {float(row['ratio']):.3f} ± {float(row['ratio_error']):.3f}" for name, row in found.items() if name != "l0")
+    return Verdict(claim, "reproduced" if ratio + 1.96 * error < 1.05 else "not reproduced",
+                   f"time of a step over that of L₀, `{found['independent']['preset']}` on a CPU: {said}")
+
+
+def other_results() -> dict[str, list[dict[str, str]]]:
+    """What `verdicts` needs beside a ledger: strips in the features of the classifier as it is now, and the cost of a step."""
+    tables = {name: read_rows(path) if path.exists() else []
+              for name, path in (("strips", RESULTS / "interpolation.csv"), ("cost", RESULTS / "cost-cpu.csv"))}
+    now = manifest()[CLASSIFIER]["sha256"][:16]
+    return tables | {"strips": [row for row in tables["strips"] if row["features_sha256"] == now]}
+
+
 def verdict_table(judged: Iterable[Verdict]) -> str:
     """As Markdown."""
     lines = (f"| {v.claim} | {v.verdict} | {v.evidence} |" for v in judged)
@@ -148,7 +190,7 @@ def report(size: str, table: Path) -> str:
         f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {rows[0]['device']}. Changes are relative to the L₀ "
         "network of the same training seed: mean ± standard error over the seeds, bold where the 95 % interval leaves out 0. In brackets: "
         "network evaluations.",
-        "## Verdicts", verdict_table(verdicts(rows)), "## Changes of the distance",
+        "## Verdicts", verdict_table(verdicts(rows, **other_results())), "## Changes of the distance",
     ]
     for place in dict.fromkeys((c.sampler, c.spacing) for c in found):
         parts += [f"On the {place[1]} grid:", change_table(c for c in found if (c.sampler, c.spacing) == place)]

@@ -1,4 +1,5 @@
 """What all tests share: one thread, so that sums run in one order on every machine; an empty zoo to write into; real pictures."""
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from s2dm_mini import checkpoints
 from s2dm_mini.data import cifar10
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes and kernels that tests start: beside a second worker's, two threads each crawl
 
 UNPACK = Path(__file__).resolve().parents[2] / "shared" / "tools" / "unpack_cifar10.py"
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from s2dm_mini import data
+from s2dm_mini.losses import READINGS
+from s2dm_mini.results import read_rows
 from s2dm_mini.unet import PRESETS, UNetConfig
 
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -56,6 +58,17 @@ def test_operations_of_both_sides(speed):
     saved = sum(2 * (9 - 4) * 32 * 32 * side**2 for side in (8, 16))
     assert their_drawn - drawn == speed.STEPS * saved
     assert 2.8 < train / (drawn / speed.STEPS) < 3.3 and their_train > train
+
+
+def test_training_cost_writes_a_row_a_loss(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    import training_cost
+    monkeypatch.setattr(training_cost, "RESULTS", tmp_path)
+    monkeypatch.setitem(PRESETS, "tiny", SMALL)
+    run(monkeypatch, training_cost, "--preset", "tiny", "--batch", 4, "--rounds", 3)
+    base, *others = read_rows(tmp_path / "cost-cpu.csv")
+    assert base["loss"] == "l0" and base["ratio"] == "1.0" and [row["loss"] for row in others] == list(READINGS)
+    assert all(float(row["ratio"]) > 0 for row in others)
 
 
 def test_levers_table_by_hand(levers):

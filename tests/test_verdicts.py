@@ -6,7 +6,7 @@ from statistics import stdev
 import pytest
 
 from s2dm_mini.ledger import SETTINGS, SIZES, rows_of, table_of
-from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, report, title, verdict_table, verdicts
+from s2dm_mini.verdicts import T_QUANTILES, TITLES, Change, change_table, changes, other_results, report, title, verdict_table, verdicts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +73,34 @@ def test_the_verdict_on_tau():
     assert next(v for v in verdicts(table) if "τ" in v.claim).verdict == "not reproduced"
 
 
+def strips(differences, measure="detour", way="slerp", setting="s2dm50"):
+    return [{"checkpoint": f"runs/{setting}.{seed}/model.safetensors", "against": f"runs/l0.{seed}/model.safetensors", "way": way,
+             "against_way": "slerp", "measure": measure, "pairs": "200", "difference": str(value)}
+            for seed, value in enumerate(differences)]
+
+
+@pytest.mark.parametrize(("table", "verdict", "said"), [
+    ([], "not tested here", "no strips"),
+    (strips([0.1]), "not tested here", "more than one training seed"),
+    (strips([0.1, 0.11, 0.09], way="lerp") + strips([1, 1, 1], setting="s2dm10"), "not tested here", "no strips"),
+    (strips([-0.1, -0.11, -0.09]) + strips([0.1, -0.1, 0.02], "worst step"), "reproduced", "detour **-0.100 ± 0.006**; worst step +0.007"),
+    (strips([-0.1, -0.11, -0.09]) + strips([0.1, 0.11, 0.09], "worst step"), "not reproduced", "worst step **+0.100 ± 0.006**"),
+])
+def test_the_verdict_on_interpolation(table, verdict, said):
+    judged = next(v for v in verdicts([], table) if "Interpolation" in v.claim)
+    assert judged.verdict == verdict and said in judged.evidence
+
+
+@pytest.mark.parametrize(("ratio", "error", "verdict"),
+                         [(1.01, 0.005, "reproduced"), (1.04, 0.01, "not reproduced"), (1.06, 0.001, "not reproduced")])
+def test_the_verdict_on_the_cost(ratio, error, verdict):
+    cost = [{"loss": "l0", "preset": "nano", "ratio": "1", "ratio_error": "0"},
+            {"loss": "independent", "preset": "nano", "ratio": str(ratio), "ratio_error": str(error)}]
+    judged = next(v for v in verdicts([], cost=cost) if "costs" in v.claim)
+    assert judged.verdict == verdict and f"`independent` {ratio:.3f} ± {error:.3f}" in judged.evidence
+    assert next(v for v in verdicts([]) if "costs" in v.claim).verdict == "not tested here"
+
+
 def test_tables():
     found = changes(rows("l0", [10, 10]) + rows("l0", [9, 9], scale="b1.017") + rows("s2dm50", [12, 8]) +
                     rows("l0", [5, 5], sampler="f-pndm") + rows("l0", [5, 6], sampler="f-pndm", scale="s2dm10"))
@@ -80,7 +108,7 @@ def test_tables():
     assert lines[0] == "| | DDIM, 10 steps (10) | F-PNDM, 10 steps (10) |"
     assert lines[2:] == ["| L₀, ε/1.017 | **-10.0 ± 0.0 %** |  |", "| L₀ shrunk like S²-DM^10, no training |  | +10.0 ± 10.0 % |",
                          "| S²-DM^50 | +0.0 ± 20.0 % |  |"]
-    assert verdict_table(verdicts([])).count("\n") == 10 and set(TITLES) == set(SETTINGS)
+    assert verdict_table(verdicts([])).count("\n") == 12 and set(TITLES) == set(SETTINGS)
     assert title("s2dm50-tau0.9", "none") == "S²-DM^50, τ 0.9"
 
 
@@ -91,4 +119,4 @@ def test_the_pages_hold_the_verdicts_of_the_committed_ledgers():
         if table.exists():
             written = table.with_name(f"verdicts-{size}.md").read_text()
             assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
-    assert verdict_table(verdicts(rows_of("cpu"))) in (ROOT / "README.md").read_text()
+    assert verdict_table(verdicts(rows_of("cpu"), **other_results())) in (ROOT / "README.md").read_text()
