@@ -131,6 +131,39 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
               f"difference {row['difference']:+.4g} ± {row['difference_error']:.2g}" + ("" if clear else ", within its error"))
 
 
+def tune_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic",
+                 samples: int = 512, seed: int = 100, held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",),
+                 features: str = "classifier", device: str = "auto", table: Path | None = None) -> None:
+    """Fit a scale of ε to a checkpoint, a sampler and a number of steps, without training, and measure it on other seeds.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        sampler: see s2dm_mini.samplers
+        steps: of the sampler
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        samples: number of images of each candidate, and of each measurement
+        seed: of the starting noise of all candidates
+        held_out: number of seeds after it, on which the result is measured
+        evaluations: number of candidates
+        against: scales to measure beside it, named as in the ledger, e.g. s2dm50 b1.017
+        features: classifier (the package's own; not FID), inception, or a TorchScript file of Inception
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/tune.csv
+    """
+    from .tune import summary, tune
+
+    rows = tune(checkpoint, sampler, steps, spacing, samples, seed, held_out, evaluations, against, features, device, table)
+    print(f"{rows[0]['sampler']}, {steps} steps on the {spacing} grid; Fréchet distance and KID in {rows[0]['features']} features, "
+          f"{held_out} held-out seeds of {samples:,} samples each; changes are paired, ± standard error")
+    for s in summary(rows):
+        print(f"{s.scale:10} λ {s.lambda_first:.4f} … {s.lambda_last:.4f}   FD {s.fd:8.4g} ± {s.fd_error:.2g} "
+              f"({100 * s.fd_change:+.1f} ± {100 * s.fd_change_error:.1f} %)   "
+              f"KID {s.kid:.3e} ({100 * s.kid_change:+.1f} ± {100 * s.kid_change_error:.1f} %)")
+        if s.scale == "line":
+            use = f"Shrunk(network, line({s.lambda_first}, {s.lambda_last}))  # from s2dm_mini.scales import line"
+    print(f"To sample with it: {use}")
+
+
 def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
     """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images; stopped and started
     again, it goes on after the last epoch that was finished.
@@ -288,8 +321,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
-            "interpolate": interpolate_command, "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command,
-            "zoo": zoo_command,
+            "interpolate": interpolate_command, "tune": tune_command, "train-classifier": train_classifier_command,
+            "eigenvalues": eigenvalues_command, "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,
             "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
 

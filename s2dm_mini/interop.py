@@ -3,6 +3,7 @@
     denoiser = as_denoiser(DDPMPipeline.from_pretrained("google/ddpm-cifar10-32").unet)
     save_pipeline(model, schedule, "folder")     # DDPMPipeline.from_pretrained("folder") loads it
     model, schedule = load_pipeline("folder")
+    shrunk = shrink_pipeline(pipeline, 1 / 1.017)  # any pipeline of a UNet2DModel, its ε multiplied when sampling; no training
 
 `UNet` and `UNet2DModel` give their parameters the same names, so only the configuration needs translating. diffusers is
 imported here and nowhere else in the package: `pip install diffusers`.
@@ -10,9 +11,11 @@ imported here and nowhere else in the package: `pip install diffusers`.
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
+from .denoisers import Shrunk
 from .schedule import NoiseSchedule
 from .unet import UNet, UNetConfig
 
@@ -42,6 +45,49 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
         raise ValueError("the network wants class labels, which a denoiser (x, t) has not; "
                          "wrap it in a function that supplies them.")
     return DiffusersDenoiser(model)
+
+
+class ShrunkUNet2D(nn.Module):
+    """A `UNet2DModel` whose ε is multiplied by s_t, with what diffusers' pipelines ask of a network: config, dtype, device."""
+
+    def __init__(self, model: UNet2DModel, scale: Tensor | float):
+        super().__init__()
+        self.model, self.shrunk = model, Shrunk(as_denoiser(model), scale)
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def forward(self, sample: Tensor, timestep: Tensor | float, return_dict: bool = True) -> UNet2DOutput | tuple[Tensor]:
+        """sample (B, C, H, W); timestep one number or (B,)."""
+        eps = self.shrunk(sample, torch.as_tensor(timestep, device=sample.device).expand(len(sample)))
+        return UNet2DOutput(sample=eps) if return_dict else (eps,)
+
+
+def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> DiffusionPipeline:
+    """The same pipeline (DDPM, DDIM, PNDM …) with the ε of its `UNet2DModel` multiplied by `scale`; weights are shared, not copied.
+
+    scale as for `Shrunk`: `losses.shrinkage(schedule, skip, tau)` for what S²-DM trains towards, 1/λ for Epsilon Scaling, `scales.line`
+    for what `tune` has found; (T,) numbers need the T of the pipeline's scheduler. Shrink last: the result samples, but does not save.
+    Raises ValueError for a pipeline without such a network, and for one that predicts something else than ε.
+    """
+    network, scheduler = pipeline.components.get("unet"), pipeline.components.get("scheduler")
+    if not isinstance(network, UNet2DModel):
+        raise ValueError(f"the pipeline's unet is {type(network).__name__}; it must be a UNet2DModel (unconditional, in pixels).")
+    if scheduler.config.prediction_type != "epsilon":
+        raise ValueError(f"the pipeline's network predicts {scheduler.config.prediction_type!r}; s_t multiplies a predicted 'epsilon'.")
+    scale, T = torch.as_tensor(scale), scheduler.config.num_train_timesteps
+    if scale.ndim and len(scale) != T:
+        raise ValueError(f"scale has {len(scale)} numbers, but the pipeline's network was trained with T = {T} timesteps.")
+    return type(pipeline)(**{**pipeline.components, "unet": ShrunkUNet2D(network, scale)})
 
 
 def to_diffusers(model: UNet) -> UNet2DModel:

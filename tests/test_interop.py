@@ -4,10 +4,11 @@ import socket
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, PNDMPipeline, PNDMScheduler, UNet2DModel
 
-from s2dm_mini import PRESETS, NoiseSchedule, UNet, UNetConfig, sample
-from s2dm_mini.interop import as_denoiser, from_diffusers, load_pipeline, save_pipeline, to_diffusers
+from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, UNetConfig, sample
+from s2dm_mini.interop import as_denoiser, from_diffusers, load_pipeline, save_pipeline, shrink_pipeline, to_diffusers
+from s2dm_mini.scales import line
 
 CONFIGS = {
     "tiny": PRESETS["tiny"],
@@ -134,3 +135,56 @@ def test_schedule_of_a_pipeline_from_elsewhere(tmp_path):
     DDPMPipeline(to_diffusers(network(CONFIGS["no attention"])), DDIMScheduler()).save_pretrained(tmp_path)
     _, schedule = load_pipeline(tmp_path)
     torch.testing.assert_close(schedule.alpha_bar, NoiseSchedule.linear().alpha_bar, rtol=1e-6, atol=0)
+
+
+def drawn(pipeline, **options):
+    """What a pipeline makes of one noise: pixels (2, C, H, W) in 0..1, float64."""
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(batch_size=2, num_inference_steps=6, generator=torch.Generator().manual_seed(2), output_type="np", **options).images
+    return torch.from_numpy(images).permute(0, 3, 1, 2).double()
+
+
+def mild_network():
+    """Its ε is neither 0, as that of a fresh `UNet`, nor so large that all pixels end at 0 or 1."""
+    model = network(CONFIGS["no attention"])
+    with torch.no_grad():
+        model.conv_out.weight.mul_(0.1)
+        model.conv_out.bias.mul_(0.1)
+    return to_diffusers(model)
+
+
+def test_a_shrunk_pipeline_draws_what_our_sampler_draws():
+    unet = mild_network().double()
+    pipeline = DDIMPipeline(unet, DDIMScheduler(beta_end=0.002, clip_sample=False))  # little noise, to stay in range
+    scale = line(0.9, 2.0)
+    shrunk = shrink_pipeline(pipeline, scale)
+    schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.double())  # with diffusers' rounding
+    x_T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours = {name: (sample(d, x_T, schedule, "ddim", 6) / 2 + 0.5).clamp(0, 1)
+            for name, d in (("plain", as_denoiser(unet)), ("shrunk", Shrunk(as_denoiser(unet), scale)))}
+    assert (ours["plain"] - ours["shrunk"]).abs().max() > 1e-2
+    torch.testing.assert_close(drawn(shrunk, eta=0.0), ours["shrunk"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(drawn(pipeline, eta=0.0), ours["plain"], rtol=0, atol=1e-5)  # the one shrunk is left as it was
+    assert shrunk.unet.config.sample_size == 8 and shrunk.unet.dtype == torch.float64 and shrunk.unet.device == shrunk.device
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), [(DDPMPipeline, DDPMScheduler(beta_end=0.002, clip_sample=False)),
+                                                (PNDMPipeline, PNDMScheduler(beta_end=0.002))])
+def test_a_constant_scale_is_the_last_layer_scaled(kind, scheduler):
+    unet = mild_network()
+    shrunk = drawn(shrink_pipeline(kind(unet, scheduler), 0.8))
+    assert (shrunk - drawn(kind(unet, scheduler))).abs().max() > 1e-3
+    with torch.no_grad():
+        for p in unet.conv_out.parameters():
+            p.mul_(0.8)
+    torch.testing.assert_close(shrunk, drawn(kind(unet, scheduler)), rtol=0, atol=1e-5)
+
+
+def test_pipelines_that_cannot_be_shrunk():
+    unet = their_network()
+    with pytest.raises(ValueError, match="scale has 10 numbers.*T = 1000"):
+        shrink_pipeline(DDPMPipeline(unet, DDPMScheduler()), torch.ones(10))
+    with pytest.raises(ValueError, match="predicts 'v_prediction'"):
+        shrink_pipeline(DDPMPipeline(unet, DDPMScheduler(prediction_type="v_prediction")), 0.9)
+    with pytest.raises(ValueError, match="unet is ShrunkUNet2D"):
+        shrink_pipeline(shrink_pipeline(DDPMPipeline(unet, DDPMScheduler()), 0.9), 0.9)

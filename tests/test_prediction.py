@@ -22,7 +22,8 @@ def test_the_shipped_eigenvalues():
 
 
 @pytest.mark.parametrize(("steps", "l0", "s2dm10", "s2dm50"),
-                         [(5, 84.7, -0.020, -0.133), (10, 27.4, -0.044, -0.292), (50, 1.69, -0.175, -0.712)])
+                         [(5, 84.7, -0.020, -0.133), (10, 27.4, -0.044, -0.292), (20, 8.42, -0.082, -0.497),
+                          (50, 1.69, -0.175, -0.712), (100, 0.507, -0.293, -0.159)])
 def test_ddim_on_the_uniform_grid(steps, l0, s2dm10, s2dm50):
     """Against figures worked out from the images by other code."""
     v = cifar10_eigenvalues()
