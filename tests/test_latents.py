@@ -58,7 +58,7 @@ def test_slerp_between_vectors_of_one_direction_is_the_line_and_between_opposite
         slerp(a, 0 * a, half)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, "at least 2"), ({"way": "nlerp"}, "slerp, lerp"),
+@pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, r"in 2\.\."), ({"way": "nlerp"}, "slerp, lerp"),
                                                   ({"frames": True}, "integer")])
 def test_interpolate_says_what_is_wrong(arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -90,7 +90,7 @@ def test_refinements_close_in_on_the_exact_inverse():
 
 def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
     gaussian = GaussianDenoiser(torch.zeros(1), torch.ones(1), SCHEDULE)
-    with pytest.raises(ValueError, match="1 values"):
+    with pytest.raises(ValueError, match="1 of 2 values are NaN"):
         invert(gaussian, torch.tensor([[math.nan], [0.0]]), SCHEDULE)
     with pytest.raises(ValueError, match="refinements"):
         invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=-1)
