@@ -3,9 +3,15 @@
 A function that users call asks once, at its beginning; what it calls inside trusts it. Shapes and types cost nothing to look at, values
 do: on a GPU the host would wait for them, so inner loops do not ask. Every refusal is a ValueError.
 """
+import math
 import reprlib
 from collections.abc import Iterable
+from dataclasses import fields
 from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
 
 import numpy as np
 import torch
@@ -54,6 +60,26 @@ def check_kind(name: str, value: object, kind: type, hint: str = "") -> None:
         raise ValueError(f"{name} must be of the class {kind.__name__}{hint}, not {shown(value)}.")
 
 
+def check_types(config: object) -> None:
+    """Every field of a dataclass holds what its annotation says, and numbers are finite. A whole number may stand for a float."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if not _fits(value, field.type):
+            kind = field.type.__name__ if isinstance(field.type, type) and not get_args(field.type) else field.type
+            finite = ", and finite" if isinstance(value, float) else ""
+            raise ValueError(f"{field.name} must be of the type {kind}{finite}, not {shown(value)}.")
+
+
+def _fits(value: object, kind: object) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, (str, PathLike) if kind is Path else kind)
+
+
 def check_denoiser(denoiser: object, name: str = "denoiser") -> None:
     """Something to call."""
     if not callable(denoiser):
@@ -74,23 +100,23 @@ def check_generator(generator: object) -> None:
         raise ValueError(f"generator must be a torch.Generator or None, not {shown(generator)}.")
 
 
-def check_floating(name: str, x: object, shape: str = "(B, ...)") -> None:
-    """A floating tensor with at least one number in it. shape: names of its dimensions; `...` stands for any number of them."""
-    _check_tensor(name, x, shape, isinstance(x, Tensor) and x.is_floating_point(), "floating")
+def check_floating(name: str, x: object, shape: str = "(B, ...)", empty: bool = False) -> None:
+    """A floating tensor. shape: names of its dimensions; `...` stands for any number of them. empty: it need not hold a number."""
+    _check_tensor(name, x, shape, isinstance(x, Tensor) and x.is_floating_point(), "floating", empty)
 
 
 def check_pixels(name: str, x: object, shape: str = "(N, 3, H, W)") -> None:
-    """A uint8 tensor with at least one number in it. shape: as in `check_floating`; a number in it is what the tensor must have there."""
+    """A uint8 tensor, not empty. shape: as in `check_floating`; a number in it is what the tensor must have there."""
     _check_tensor(name, x, shape, isinstance(x, Tensor) and x.dtype == torch.uint8, "uint8")
 
 
-def _check_tensor(name: str, x: object, shape: str, right_type: bool, kind: str) -> None:
+def _check_tensor(name: str, x: object, shape: str, right_type: bool, kind: str, empty: bool = False) -> None:
     wanted = shape.strip("()").split(", ")
     more = "..." in wanted
     wanted = [size for size in wanted if size not in ("...", "")]
-    if (not right_type or x.ndim < len(wanted) or (x.ndim > len(wanted) and not more) or not x.numel()
+    if (not right_type or x.ndim < len(wanted) or (x.ndim > len(wanted) and not more) or not (empty or x.numel())
             or any(size.isdigit() and x.shape[i] != int(size) for i, size in enumerate(wanted))):
-        raise ValueError(f"{name} must be a {kind} tensor {shape} that is not empty, not {shown(x)}.")
+        raise ValueError(f"{name} must be a {kind} tensor {shape}{'' if empty else ', not empty'}, not {shown(x)}.")
 
 
 def check_finite(name: str, *tensors: Tensor) -> None:
@@ -98,7 +124,8 @@ def check_finite(name: str, *tensors: Tensor) -> None:
     for x in tensors:
         bad = ~(x.isfinite() & (x.abs() <= LARGEST))
         if bool(bad.any()):
-            raise ValueError(f"{name} must be finite, within ±{LARGEST:g}; {int(bad.sum())} of {x.numel()} values are NaN, infinite or beyond.")
+            raise ValueError(f"{name} must be finite, within ±{LARGEST:g}; {int(bad.sum())} of {x.numel()} values are NaN, infinite "
+                             "or beyond.")
 
 
 def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:

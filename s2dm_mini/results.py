@@ -5,6 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from .arguments import shown
 from .data import write_whole
 
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
@@ -23,6 +24,9 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
     Raises ResultsError if the table has other columns.
     """
     path = Path(path)
+    _check_row(row)
+    if odd := [column for column in key if column not in row]:
+        raise ValueError(f"key must name columns of the row, {', '.join(row)}, not {shown(odd)}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
@@ -41,11 +45,26 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
 
 def write_rows(path: Path | str, rows: list[dict]) -> None:
     """Write a CSV table whole; its columns are the keys of the first row."""
+    if not rows:
+        raise ValueError(f"a table has at least one row, whose keys are its columns; there is none for {path}.")
+    for row in rows:
+        _check_row(row)
+        if row.keys() != rows[0].keys():
+            raise ValueError(f"rows must have the same columns, not {', '.join(rows[0])} and {', '.join(row)}.")
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_whole(Path(path), text.getvalue().encode())
+
+
+def _check_row(row: dict) -> None:
+    """Cells are written as Python prints them; None would come back as an empty text, and what is no Unicode cannot be written."""
+    if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
+        raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
+    for column, value in row.items():
+        if value is None or any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in f"{column}{value}"):
+            raise ValueError(f"the cell {column!r} must be a value that can be written as text, not {shown(value)}.")
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:
