@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import checkpoints, data
+from .arguments import check_types
 from .train import best_device, device_name, seed_of
 
 WIDTHS = (64, 128, 256)
@@ -43,6 +44,7 @@ class ClassifierConfig:
     device: str = "auto"  # auto, cpu, cuda
 
     def __post_init__(self):
+        check_types(self)
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")

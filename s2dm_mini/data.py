@@ -178,7 +178,7 @@ def write_whole(path: Path, content: bytes) -> None:
 # ------------------------------------------------------------------------------------------------------ shapes
 
 SHAPES = ("disc", "square", "triangle", "cross")
-MAX_SIZE, MAX_BYTES = 2048, 8 << 30  # of a scene's side, of all scenes
+MAX_SIZE, MAX_BYTES = 2048, 4 << 30  # of a scene's side, of all scenes
 
 
 def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
@@ -190,7 +190,7 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     """
     n, size = check_integer("n", n, 0), check_integer("size", size, 8, MAX_SIZE)
     if 3 * n * size**2 > MAX_BYTES:
-        raise ValueError(f"n = {n:,} scenes of {size}×{size} would take {3 * n * size**2 / 2**30:,.0f} GiB; the limit is {MAX_BYTES >> 30}.")
+        raise ValueError(f"n = {n:,} scenes of {size}×{size} take {3 * n * size**2 / 2**30:,.0f} GiB; the limit is {MAX_BYTES >> 30}.")
     generator = torch.Generator().manual_seed(check_seed(seed))
     u = torch.rand(n, 6, generator=generator)  # (n, 6)
     factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.3 + 0.3 * u[:, 2],

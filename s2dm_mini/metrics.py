@@ -95,7 +95,7 @@ def kernel_distance(real: Tensor, x: Tensor, subsets: int = 100, subset_size: in
 
     _check_features("real", real)
     _check_features("x", x)
-    subsets, subset_size = check_integer("subsets", subsets, 1, 100_000), check_integer("subset_size", subset_size, 2)
+    subsets, subset_size = check_integer("subsets", subsets, 1, 10_000), check_integer("subset_size", subset_size, 2)
     seed = check_seed(seed)
     if real.shape[1] != x.shape[1] or min(len(real), len(x)) < 2:
         raise ValueError(f"both sets must be features (N, D) with the same D and N at least 2, "

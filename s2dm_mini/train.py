@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data
-from .arguments import check_integer, check_types, shown
+from .arguments import check_generator, check_integer, check_name, check_types, shown
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import MAX_T, NoiseSchedule
 from .unet import PRESETS, UNet
+
+MAX_BATCH = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class TrainConfig:
         need(self.warmup >= 0, "warmup", "at least 0")
         need(self.log_every >= 1, "log_every", "at least 1")
         need(self.save_minutes >= 0, "save_minutes", "at least 0")
-        need(self.batch >= 1, "batch", "at least 1")
+        need(1 <= self.batch <= MAX_BATCH, "batch", f"at least 1, at most {MAX_BATCH:,}")
         need(self.shards >= 1 and self.batch % self.shards == 0, "shards", f"a divisor of batch = {self.batch}")
         need(self.seed >= 0, "seed", "at least 0")
         need(self.device in ("auto", "cpu") or self.device.startswith("cuda"), "device", "auto, cpu or cuda")
@@ -113,7 +115,8 @@ class TrainRecord:
 
 def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
     """Half the batch uniform in 0..T−1, the other half its mirror T−1−t (as in the DDIM and S²-DM code). Returns (batch,)."""
-    batch, T = check_integer("batch", batch, 1), check_integer("T", T, 1, MAX_T)
+    batch, T = check_integer("batch", batch, 1, MAX_BATCH), check_integer("T", T, 1, MAX_T)
+    check_generator(generator)
     t = torch.randint(0, T, (batch // 2 + batch % 2,), generator=generator, device=generator.device)
     return torch.cat([t, T - 1 - t])[:batch]
 
@@ -125,6 +128,7 @@ def seed_of(*key: int) -> int:
 
 def load_data(name: str, size: int) -> data.Images:
     """The training images `name` (cifar10 or shapes) at the side length the network takes."""
+    check_name("name", name, ("cifar10", "shapes"))
     if name == "shapes":
         return data.shapes(20_000, size=size)
     images = data.cifar10("train")
