@@ -80,6 +80,14 @@ def _fits(value: object, kind: object) -> bool:
     return isinstance(value, (str, PathLike) if kind is Path else kind)
 
 
+def check_question(x: object, t: object, T: int) -> None:
+    """What a denoiser is asked with: x (B, ...) floating, t (B,) timesteps."""
+    check_floating("x", x, empty=True)
+    check_timesteps(t, T)
+    if len(t) != len(x):
+        raise ValueError(f"t must hold one timestep an image, shape ({len(x)},), not {tuple(t.shape)}.")
+
+
 def check_denoiser(denoiser: object, name: str = "denoiser") -> None:
     """Something to call."""
     if not callable(denoiser):
@@ -141,12 +149,12 @@ def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:
     return found
 
 
-def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False) -> None:
+def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False, name: str = "t") -> None:
     """Timesteps 0..T−1. Values are looked at on a CPU only: asking a GPU would make it wait."""
     right = isinstance(t, Tensor) and t.dtype != torch.bool and not t.is_complex() and (t.ndim == 1 or shape != "(B,)")
     if not right or (whole and t.is_floating_point()):
-        raise ValueError(f"t must be a tensor {shape} of {'integer ' if whole else ''}timesteps, not {shown(t)}.")
+        raise ValueError(f"{name} must be a tensor {shape} of {'integer ' if whole else ''}timesteps, not {shown(t)}.")
     if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= T - 1):
-        raise ValueError(f"t must lie in 0..{T - 1} for T = {T} timesteps, not in {t.min()}..{t.max()}.")
+        raise ValueError(f"{name} must lie in 0..{T - 1} for T = {T} timesteps, not in {t.min()}..{t.max()}.")
 
 

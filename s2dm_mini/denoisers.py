@@ -18,11 +18,12 @@ from .arguments import (
     check_integer,
     check_kind,
     check_numbers,
+    check_question,
     check_timesteps,
 )
 from .data import to_unit_range
 from .losses import Denoiser
-from .schedule import NoiseSchedule, per_image
+from .schedule import MAX_T, NoiseSchedule, per_image
 
 
 class GaussianDenoiser:
@@ -70,8 +71,7 @@ class GaussianDenoiser:
         return cls((mean + shift[0]).reshape(x.shape[1:]), covariance, schedule)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        check_floating("x", x)
-        check_timesteps(t, self.schedule.T)
+        check_question(x, t, self.schedule.T)
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"x must be (B, {', '.join(map(str, self.mean.shape))}), not {tuple(x.shape)}.")
         alpha_bar = self.schedule.alpha_bar_at(t)[:, None].to(x.device)  # (B, 1)
@@ -108,8 +108,7 @@ class MixtureDenoiser:
         self.weights = weights / weights.sum()
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        check_floating("x", x)
-        check_timesteps(t, self.schedule.T)
+        check_question(x, t, self.schedule.T)
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x must be (B, {self.means.shape[1]}), not {tuple(x.shape)}.")
         means, variance, weights = (v.to(x.device) for v in (self.means, self.variance, self.weights))
@@ -134,15 +133,16 @@ class Shrunk:
     def __init__(self, denoiser: Denoiser, scale: Tensor | float):
         check_denoiser(denoiser)
         self.denoiser, self.scale = denoiser, check_numbers("scale", scale)
+        self.T = len(self.scale) if self.scale.ndim == 1 else MAX_T  # of timesteps it can be asked for
         if self.scale.ndim > 1 or not self.scale.numel():
             raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)}.")
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        check_question(x, t, self.T)
         if self.scale.ndim == 0:
             return self.denoiser(x, t) * self.scale.item()
         if self.scale.device != x.device:
             self.scale = self.scale.to(x.device)  # once; afterwards nothing is copied
-        check_timesteps(t, len(self.scale))
         last = len(self.scale) - 1
         below = t.long().clamp(max=last)
         scale = torch.lerp(self.scale[below], self.scale[(below + 1).clamp(max=last)], (t - below).double())
@@ -182,9 +182,9 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
     v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
     if tuple(scale.shape) not in ((), (schedule.T,)):
         raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
-    check_timesteps(grid, schedule.T, whole=True)
-    if not bool((grid.diff() < 0).all()):
-        raise ValueError("grid must fall strictly, as schedule.timesteps gives it.")
+    check_timesteps(grid, schedule.T, whole=True, name="grid")
+    if not len(grid) or not bool((grid.diff() < 0).all()):
+        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps gives it.")
     scale = scale.expand(schedule.T)
     alpha_bar = schedule.alpha_bar.cpu()
     factor = torch.ones_like(v)

@@ -53,7 +53,8 @@ def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: in
     check_floating("ends", ends, "(P, 2, C, H, W)")
     if ends.shape[1] != 2:
         raise ValueError(f"ends must be (P, 2, C, H, W), two noises a pair, not {tuple(ends.shape)}.")
-    pairs_at_once = check_integer("pairs_at_once", pairs_at_once, 1)
+    check_finite("ends", ends)
+    pairs_at_once = check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)
     drawn = []
     for some in ends.split(pairs_at_once):
         x_T = torch.cat([interpolate(a, b, frames, way) for a, b in some])  # (pairs·frames, C, H, W)
@@ -130,8 +131,11 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
 
     def excess(some: Tensor) -> float:
         halves = some[0::2], some[1::2]
-        return sum(distance(one[:, one.shape[1] // 2], other[:, -1]) - distance(one[:, 0], other[:, -1])
+        return sum(measured(one[:, one.shape[1] // 2], other[:, -1]) - measured(one[:, 0], other[:, -1])
                    for one, other in (halves, halves[::-1])) / 2
+
+    def measured(a: Tensor, b: Tensor) -> float:
+        return check_number("distance(a, b)", distance(a, b))
 
     group = torch.arange(len(path)) % groups
     without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)

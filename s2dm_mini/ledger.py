@@ -83,18 +83,18 @@ class Group:
                 f"--steps {' '.join(map(str, self.steps))} --sampling-seed {self.sampling_seed}")
 
 
-def scale_of(name: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
+def scale_of(scale: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
     """What ε is multiplied by: None for `none`, (T,) for a closed form, one number for Epsilon Scaling."""
     check_kind("schedule", schedule, NoiseSchedule)
-    if isinstance(name, str):  # digits and nothing else, for names become parts of paths and of command lines
-        if name == "none":
+    if isinstance(scale, str):  # digits and nothing else, for names become parts of paths and of command lines
+        if scale == "none":
             return None
-        if re.fullmatch(r"s2dm[0-9]{1,6}", name) and 2 <= int(name[4:]) <= schedule.T:
-            return shrinkage(schedule, int(name[4:]) - 1, 0.99)
-        if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", name) and float(name[1:]) > 0:
-            return 1 / float(name[1:])
+        if re.fullmatch(r"s2dm[0-9]{1,6}", scale) and 2 <= int(scale[4:]) <= schedule.T:
+            return shrinkage(schedule, int(scale[4:]) - 1, 0.99)
+        if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", scale) and float(scale[1:]) > 0:
+            return 1 / float(scale[1:])
     raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
-                     f"or b and a number such as b1.017, not {shown(name)}.")
+                     f"or b and a number such as b1.017, not {shown(scale)}.")
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ class Moments:
     @classmethod
     def of(cls, x: Tensor) -> "Moments":
         """Of features (N, D), N at least 2."""
-        _check_features("features", x)
+        _check_features("x", x)
         if len(x) < 2:
-            raise ValueError(f"features must be (N, D) with N at least 2, not {tuple(x.shape)}.")
+            raise ValueError(f"x must be features (N, D) with N at least 2, not {tuple(x.shape)}.")
         x = x.double()
         return cls(len(x), x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
 
@@ -57,7 +57,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """
     from torchmetrics.image.fid import _compute_fid  # the formula alone: its public class wants to see the pictures themselves
 
-    a, b = (m if isinstance(m, Moments) else Moments.of(m) for m in (a, b))
+    a, b = (_moments(name, m) for name, m in (("a", a), ("b", b)))
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"both sets must have the same features, not {len(a.mean)} and {len(b.mean)} of them.")
     return float(_compute_fid(a.mean, a.covariance, b.mean, b.covariance))
@@ -77,7 +77,7 @@ def frechet_distance_infinite(real: Tensor | Moments, x: Tensor, seed: int = 0) 
         raise ValueError(f"to extrapolate from {n} samples, features must be at most {n // 4}, not {d}; draw at least {4 * d:,} samples.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     sizes = [round(n / u) for u in torch.linspace(1, 4, 6).tolist()]  # evenly spaced in 1/N
-    real = real if isinstance(real, Moments) else Moments.of(real)
+    real = _moments("real", real)
     distances = [frechet_distance(real, x[order[:size]]) for size in sizes]
     u = torch.tensor([[1.0, 1 / size] for size in sizes], dtype=torch.float64)
     return float(torch.linalg.lstsq(u, torch.tensor(distances, dtype=torch.float64)[:, None]).solution[0])
@@ -126,6 +126,13 @@ def precision_recall(real: Tensor, x: Tensor, k: int = 3) -> tuple[float, float]
         raise ValueError(f"each set needs more than k = {k} pictures, not {n}.")
     real, x = real[:n].float(), x[:n].float()
     return _share_within(x, real, k), _share_within(real, x, k)
+
+
+def _moments(name: str, x: Tensor | Moments) -> Moments:
+    if isinstance(x, Moments):
+        return x
+    _check_features(name, x)
+    return Moments.of(x)
 
 
 def _check_features(name: str, x: Tensor) -> None:
@@ -204,6 +211,8 @@ def read_reference(path: Path, features) -> Reference:
                                   f"{features.hash}: make it anew with `python -m s2dm_mini train-classifier`.")
         kept = tensors["features"].float()
         _check_features("features", kept)
+        if kept.shape[1:] != tensors["mean"].shape:
+            raise ValueError(f"features are (N, D) for a mean (D,), not {tuple(kept.shape)} for {tuple(tensors['mean'].shape)}.")
         return Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), kept)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a reference of this package: {type(error).__name__}, {error}") from error

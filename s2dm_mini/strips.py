@@ -201,7 +201,7 @@ def _encoded(end: bytes, name: str, size: int, steps: int, spacing: str) -> Tens
 def read_png(png: bytes, size: int) -> Tensor:
     """An end's PNG as (3, size, size) uint8. Raises ValueError, in a sentence, for bytes that are no picture."""
     size = check_integer("size", size, 1, MAX_SIZE)
-    picture = _opened("the picture", png).resize((size, size), Image.Resampling.BOX)
+    picture = _opened("png", png).resize((size, size), Image.Resampling.BOX)
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1).contiguous()
 
 
@@ -223,7 +223,7 @@ def upload(name: str, content: bytes) -> bytes:
 
 def _opened(name: str, content: bytes) -> Image.Image:
     if not isinstance(content, bytes):
-        raise ValueError(f"content must be the bytes of a picture file, not {shown(content)}.")
+        raise ValueError(f"the content of {name} must be the bytes of a picture file, not {shown(content)}.")
     if len(content) > UPLOAD_BYTES:
         raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
                          "Save a smaller copy: 32 × 32 pixels are enough.")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data
-from .arguments import check_generator, check_integer, check_name, check_types, shown
+from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import MAX_T, NoiseSchedule
 from .unet import PRESETS, UNet
@@ -116,7 +116,7 @@ class TrainRecord:
 def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
     """Half the batch uniform in 0..T−1, the other half its mirror T−1−t (as in the DDIM and S²-DM code). Returns (batch,)."""
     batch, T = check_integer("batch", batch, 1, MAX_BATCH), check_integer("T", T, 1, MAX_T)
-    check_generator(generator)
+    check_kind("generator", generator, torch.Generator)
     t = torch.randint(0, T, (batch // 2 + batch % 2,), generator=generator, device=generator.device)
     return torch.cat([t, T - 1 - t])[:batch]
 
