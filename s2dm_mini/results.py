@@ -59,12 +59,15 @@ def write_rows(path: Path | str, rows: list[dict]) -> None:
 
 
 def _check_row(row: dict) -> None:
-    """Cells are written as Python prints them; None would come back as an empty text, and what is no Unicode cannot be written."""
+    """Cells are written as Python prints them. Refused is what would not come back: None, carriage returns, what is no Unicode, texts too long for csv."""
     if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
         raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
     for column, value in row.items():
-        if value is None or any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in f"{column}{value}"):
-            raise ValueError(f"the cell {column!r} must be a value that can be written as text, not {shown(value)}.")
+        text = f"{column}{value}"
+        longest = csv.field_size_limit() // 2
+        if value is None or len(text) > longest or any("\ud800" <= letter <= "\udfff" or letter == "\r" for letter in text):
+            raise ValueError(f"the cell {column!r} must be a value that can be written as a text of at most {longest:,} letters, "
+                             f"none of them a carriage return, not {shown(value)}.")
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:
