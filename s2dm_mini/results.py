@@ -59,7 +59,7 @@ def write_rows(path: Path | str, rows: list[dict]) -> None:
 
 
 def _check_row(row: dict) -> None:
-    """Cells are written as Python prints them. Refused is what would not come back: None, carriage returns, what is no Unicode, texts too long for csv."""
+    """Cells are written as Python prints them. Refused is what would not come back: None, carriage returns, no Unicode, too long a text."""
     if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
         raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
     for column, value in row.items():
