@@ -201,12 +201,12 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
 
 
 def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
-    """Draw one scene for each row of factors: names as in `shapes`, and ranges, though radius and place may lie outside theirs.
+    """Draw one scene for each row of factors: names as in `shapes`, and ranges, though radius and place may lie outside theirs and hue may turn on.
 
     Returns (n, 3, size, size) uint8.
     """
     size = check_integer("size", size, 1, MAX_SIZE)
-    limits = {"shape": (0, len(SHAPES) - 1), "hue": (0, 1), "radius": (0, 2), "x": (-2, 2), "y": (-2, 2), "background": (0, 1)}
+    limits = {"shape": (0, len(SHAPES) - 1), "hue": (-100, 100), "radius": (0, 2), "x": (-2, 2), "y": (-2, 2), "background": (0, 1)}
     if not isinstance(factors, dict) or not limits.keys() <= factors.keys():
         raise ValueError(f"factors must be tensors (n,) called {', '.join(limits)}, not {shown(factors)}.")
     for name, (low, high) in limits.items():
