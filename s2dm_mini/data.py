@@ -201,7 +201,7 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
 
 
 def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
-    """Draw one scene for each row of factors: names as in `shapes`, and ranges, though radius and place may lie outside theirs and hue may turn on.
+    """Draw one scene for each row of factors: names as in `shapes`, and ranges, but radius and place may lie outside, and hue turn on.
 
     Returns (n, 3, size, size) uint8.
     """
