@@ -125,10 +125,10 @@ def zoo() -> dict[str, dict]:
 def pretrained_file(name: str) -> Path:
     """A shipped file, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
     known = manifest()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise CheckpointError(f"no checkpoint is called {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
+        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
     path = ZOO / known[name]["file"]
     digest = sha256(path)
     if digest != known[name]["sha256"]:

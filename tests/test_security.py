@@ -78,7 +78,8 @@ def test_the_search_finds_what_it_is_for(code):
     assert complaints("x", ast.parse(code))
 
 
-@pytest.mark.parametrize("code", ["model.eval()", "np.load(f, allow_pickle=False)", "subprocess.run(x)", "ast.literal_eval(x)", "pooch.retrieve(url, 'md5:1')", "yaml.safe_load(x)"])
+@pytest.mark.parametrize("code", ["model.eval()", "np.load(f, allow_pickle=False)", "subprocess.run(x)", "ast.literal_eval(x)",
+                                  "pooch.retrieve(url, 'md5:1')", "yaml.safe_load(x)"])
 def test_the_search_leaves_the_rest_alone(code):
     assert not complaints("x", ast.parse(code))
 
