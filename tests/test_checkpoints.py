@@ -135,7 +135,7 @@ def test_tensors_that_are_no_network(tmp_path):
     with pytest.raises(CheckpointError, match="Missing key"):
         load_model(tmp_path / "m.safetensors")
     write_tensors(tmp_path / "m.safetensors", {}, ["a list"])
-    with pytest.raises(CheckpointError, match="does not hold a network"):
+    with pytest.raises(CheckpointError, match="not one of this package"):
         load_model(tmp_path / "m.safetensors")
 
 
