@@ -3,7 +3,7 @@
 # make test        lint, unit tests, notebooks
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
-# make explorer    the latent explorer as a page of its own
+# make explorer    the latent explorer as a page of its own, at the address that is printed
 # make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
@@ -12,6 +12,8 @@ BIN := .venv/bin
 
 SIZE ?= cpu
 CORES ?= 2
+# A word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
 
 .PHONY: reproduce reproduce-full test stress lab explorer labs book lint unit notebooks clean
 
@@ -20,8 +22,8 @@ reproduce: .venv/run.stamp
 
 # Another snakemake in this folder would write the same files; a lock left by one that was killed is removed first.
 reproduce-full: .venv/pipeline.stamp
-	$(BIN)/snakemake --unlock --config size=$(SIZE)
-	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --config size=$(SIZE)
+	$(BIN)/snakemake --unlock --config $(call quoted,size=$(SIZE))
+	$(BIN)/snakemake --cores $(call quoted,$(CORES)) --rerun-incomplete --config $(call quoted,size=$(SIZE))
 
 test: lint unit notebooks
 
@@ -29,11 +31,11 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check .
 
 unit: .venv/test.stamp
-	$(BIN)/pytest -n $(CORES) --dist loadfile tests
+	$(BIN)/pytest -n $(call quoted,$(CORES)) --dist loadfile tests
 
 # Each notebook twice: as stored, its marked outputs compared; and through papermill with another seed.
 notebooks: .venv/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(call quoted,$(CORES)) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 	$(BIN)/python -m s2dm_mini reproduce --set seed=1 --out build/seed1
 
 stress: .venv/test.stamp
@@ -43,11 +45,14 @@ stress: .venv/test.stamp
 	$(BIN)/python tests/stress/covered.py
 	$(BIN)/python tests/stress/table.py
 
+# Both answer this machine only, and only with the token that stands in the address they print. JupyterLab opens that address itself;
+# Voilà would open one without the token.
 lab: .venv/run.stamp
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb --ip=127.0.0.1
 
 explorer: .venv/explorer.stamp
-	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1
+	@echo "The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends."
+	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1 --token --no-browser
 
 # `otter assign` runs each solution through its grader, and fails if it does not get all points.
 labs: .venv/labs.stamp

@@ -4,6 +4,7 @@
 # parts: only the first so many parts of the plan (s2dm_mini/ledger.py), which lists the most telling ones first
 # out:   folder for networks and samples, runs/ledger by default
 # table: the table to fill, data/results/ledger-SIZE.csv by default
+# What these hold is quoted (:q) wherever a shell sees it; params.options are words that s2dm_mini.ledger.Group has checked.
 # Stopped at any moment and started again (with --rerun-incomplete) it goes on where it was; what the table holds is never done twice.
 import shlex
 import sys
@@ -32,7 +33,8 @@ rule all:
 rule train:
     output: f"{OUT}/{SIZE}/networks/{{setting}}.{{seed}}/model.safetensors"
     wildcard_constraints: seed="[0-9]+"
-    shell: "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE} --setting {wildcards.setting} --seed {wildcards.seed} --out {OUT}"
+    shell:
+        "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE:q} --setting {wildcards.setting:q} --seed {wildcards.seed:q} --out {OUT:q}"
 
 
 rule measure:
@@ -40,14 +42,14 @@ rule measure:
     output: touch(f"{OUT}/{SIZE}/measured/{{group}}")
     params: options=lambda wildcards: LACKING[wildcards.group].options
     shell:
-        "export OMP_NUM_THREADS={threads}; {LEDGER} sample --size {SIZE} {params.options} --out {OUT} --table {TABLE} && "
-        "{LEDGER} measure --size {SIZE} {params.options} --out {OUT} --table {TABLE}"
+        "export OMP_NUM_THREADS={threads}; {LEDGER} sample --size {SIZE:q} {params.options} --out {OUT:q} --table {TABLE:q} && "
+        "{LEDGER} measure --size {SIZE:q} {params.options} --out {OUT:q} --table {TABLE:q}"
 
 
 rule verdicts:
     input: expand(f"{OUT}/{SIZE}/measured/{{group}}", group=LACKING) or TABLE
     output: VERDICTS
-    shell: "{PYTHON} -m s2dm_mini verdicts --size {SIZE} --table {TABLE}"
+    shell: "{PYTHON} -m s2dm_mini verdicts --size {SIZE:q} --table {TABLE:q}"
 
 
 if NOTEBOOK:
@@ -56,4 +58,4 @@ if NOTEBOOK:
         input: VERDICTS
         output: NOTEBOOK
         params: options=PARAMETERS[SIZE]
-        shell: "{PYTHON} -m papermill --cwd notebooks -k python3 {params.options} notebooks/08_reproduction.ipynb {output}"
+        shell: "{PYTHON} -m papermill --cwd notebooks -k python3 {params.options} notebooks/08_reproduction.ipynb {output:q}"

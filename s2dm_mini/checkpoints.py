@@ -14,12 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from .arguments import shown
 from .files import sole_writer, write_whole
 from .unet import UNet, UNetConfig
 
 _PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
 ZOO = _PACKAGED if _PACKAGED.exists() else Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 MAX_BYTES = 2 << 30  # more than any preset's full training state
+MAX_HEADER = 16 << 20  # its names and shapes take less than 1 MiB
 
 
 class CheckpointError(Exception):
@@ -54,9 +56,13 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        tensors = load(content)
         length = int.from_bytes(content[:8], "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"its header claims {length:,} bytes, at most {MAX_HEADER:,} are possible")
+        tensors = load(content)
         header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["s2dm_mini"])
+        if not isinstance(header, dict):
+            raise TypeError
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
     except (KeyError, TypeError) as error:
@@ -81,8 +87,11 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UN
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} does not hold a network of this package: {type(error).__name__}, {reason[:300]}") from error
+    record = header.get("record", {})
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} has no record of a training in its header, but {shown(record)}.")
     model = model.to(device, memory_format=torch.channels_last)
-    return model.eval().requires_grad_(False), header.get("record", {})
+    return model.eval().requires_grad_(False), record
 
 
 def network_hash(network: UNet) -> str:
@@ -114,10 +123,10 @@ def zoo() -> dict[str, dict]:
 def pretrained_file(name: str) -> Path:
     """A shipped file, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
     known = manifest()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise CheckpointError(f"no checkpoint is called {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
+        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
     path = ZOO / known[name]["file"]
     digest = sha256(path)
     if digest != known[name]["sha256"]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import checkpoints, data
+from .arguments import check_number, check_types, shown
 from .train import best_device, device_name, seed_of
 
 WIDTHS = (64, 128, 256)
@@ -43,9 +44,14 @@ class ClassifierConfig:
     device: str = "auto"  # auto, cpu, cuda
 
     def __post_init__(self):
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        check_types(self)
+        for name, low in (("epochs", 1), ("batch", 1), ("shift", 0), ("seed", 0), ("weight_decay", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}.")
+        for name in ("momentum", "label_smoothing"):
+            check_number(name, getattr(self, name), 0, 1)
+        if not self.device.startswith(("auto", "cpu", "cuda")):
+            raise ValueError(f"device must be auto, cpu or cuda, not {shown(self.device)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if not self.noise >= 0:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_floating, check_generator, check_integer, check_name, check_number, check_pixels, check_seed, shown
 from .files import sole_writer, write_whole
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -51,16 +52,21 @@ class Images:
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """uint8 0..255 → float32 −1..1, the range the networks are trained in. Any shape."""
+    check_pixels("pixels", pixels, "(...)")
     return pixels.float() / 127.5 - 1
 
 
 def to_pixels(x: Tensor) -> Tensor:
     """Float −1..1 → uint8 0..255, rounded; what lies outside is clipped. Any shape."""
+    check_floating("x", x, "(...)", empty=True)
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def random_flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Mirror each image left to right with probability one half. x: (B, C, H, W)."""
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        raise ValueError(f"x must be a tensor (B, C, H, W), not {shown(x)}.")
+    check_generator(generator)
     flip = torch.rand(len(x), generator=generator, device=x.device) < 0.5
     return torch.where(flip[:, None, None, None], x.flip(3), x)
 
@@ -81,8 +87,7 @@ def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
 
     folder holds `cifar-10-batches-bin/` (or is that folder). Raises DataError if a file is missing or damaged.
     """
-    if split not in CIFAR10_FILES:
-        raise ValueError(f"split must be one of {', '.join(CIFAR10_FILES)}, not {split!r}.")
+    check_name("split", split, CIFAR10_FILES)
     folder = Path(folder) if folder is not None else data_folder()
     batches = folder / "cifar-10-batches-bin"
     if not batches.is_dir() and (folder / CIFAR10_FILES[split][0]).exists():
@@ -206,6 +211,7 @@ def celeba(split: str = "train", size: int = 64, folder: Path | str | None = Non
 # ------------------------------------------------------------------------------------------------------ shapes
 
 SHAPES = ("disc", "square", "triangle", "cross")
+MAX_SIZE, MAX_BYTES = 2048, 4 << 30  # of a scene's side, of all scenes
 
 
 def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
@@ -215,18 +221,37 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     `radius` (0.3..0.6 of half the width), `x`, `y` (centre, −0.35..0.35), `background` (0.25..0.75, its grey).
     Labels are the shape. The same (n, size, seed) gives the same pixels; the factors do not depend on size.
     """
-    if n < 0 or size < 8:
-        raise ValueError(f"n must be at least 0 and size at least 8, not {n} and {size}.")
-    generator = torch.Generator().manual_seed(seed)
+    n, size = check_integer("n", n, 0), check_integer("size", size, 8, MAX_SIZE)
+    if 3 * n * size**2 > MAX_BYTES:
+        raise ValueError(f"n = {n:,} scenes of {size}×{size} take {3 * n * size**2 / 2**30:,.0f} GiB; the limit is {MAX_BYTES >> 30}.")
+    generator = torch.Generator().manual_seed(check_seed(seed))
     u = torch.rand(n, 6, generator=generator)  # (n, 6)
     factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1), "hue": u[:, 1], "radius": 0.3 + 0.3 * u[:, 2],
                "x": 0.7 * u[:, 3] - 0.35, "y": 0.7 * u[:, 4] - 0.35, "background": 0.25 + 0.5 * u[:, 5]}
-    pixels = torch.cat([draw_shapes({k: v[i:i + 500] for k, v in factors.items()}, size) for i in range(0, max(n, 1), 500)])
+    some = max(500 * 32**2 // size**2, 1)  # at a time, so that what is calculated with stays small beside the result
+    pixels = torch.cat([_draw({k: v[i:i + some] for k, v in factors.items()}, size) for i in range(0, max(n, 1), some)])
     return Images(f"shapes{size}", pixels, factors["shape"].long(), SHAPES, factors)
 
 
 def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
-    """Draw one scene for each row of factors (names and ranges as in `shapes`). Returns (n, 3, size, size) uint8."""
+    """Draw one scene for each row of factors: names as in `shapes`, and ranges, but radius and place may lie outside, and hue turn on.
+
+    Returns (n, 3, size, size) uint8.
+    """
+    size = check_integer("size", size, 1, MAX_SIZE)
+    limits = {"shape": (0, len(SHAPES) - 1), "hue": (-100, 100), "radius": (0, 2), "x": (-2, 2), "y": (-2, 2), "background": (0, 1)}
+    if not isinstance(factors, dict) or not limits.keys() <= factors.keys():
+        raise ValueError(f"factors must be tensors (n,) called {', '.join(limits)}, not {shown(factors)}.")
+    for name, (low, high) in limits.items():
+        value = factors[name]
+        if not isinstance(value, Tensor) or value.is_complex() or value.ndim != 1 or len(value) != len(factors["shape"]):
+            raise ValueError(f"{name} must be a tensor (n,), one number a scene, not {shown(value)}.")
+        if not bool(((value >= low) & (value <= high)).all()):
+            raise ValueError(f"{name} must lie in [{low}, {high}] for every scene, not {shown(value.tolist())}.")
+    return _draw(factors, size)
+
+
+def _draw(factors: dict[str, Tensor], size: int) -> Tensor:
     axis = (torch.arange(size) + 0.5) / size * 2 - 1  # pixel centres, −1..1
     column = {name: value.float()[:, None, None] for name, value in factors.items()}  # (n, 1, 1)
     dx, dy = axis[None, None, :] - column["x"], axis[None, :, None] - column["y"]  # (n, 1, size), (n, size, 1)
@@ -249,16 +274,20 @@ def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
 
 def ring_means(k: int = 8, radius: float = 1.0) -> Tensor:
     """k centres on a circle, (k, 2) float64: the means of the mixture that `points("ring")` draws from."""
+    k, radius = check_integer("k", k, 1, MAX_POINTS), check_number("radius", radius)
     angle = torch.arange(k, dtype=torch.float64) / k * 2 * math.pi
     return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
 RING_STD = 0.1
+POINTS = ("ring", "moons", "spiral", "checkerboard")
+MAX_POINTS = 10_000_000
 
 
 def points(name: str = "ring", n: int = 1_000, seed: int = 0) -> Tensor:
     """2-D data, (n, 2) float32, roughly within −1..1: `ring` (8 Gaussians of std 0.1), `moons`, `spiral`, `checkerboard`."""
-    generator = torch.Generator().manual_seed(seed)
+    check_name("name", name, POINTS)
+    n, generator = check_integer("n", n, 0, MAX_POINTS), torch.Generator().manual_seed(check_seed(seed))
     u, noise = torch.rand(n, 2, generator=generator), torch.randn(n, 2, generator=generator)
     if name == "ring":
         x = ring_means()[(u[:, 0] * 8).long().clamp(max=7)].float() + RING_STD * noise
@@ -269,12 +298,10 @@ def points(name: str = "ring", n: int = 1_000, seed: int = 0) -> Tensor:
     elif name == "spiral":
         angle = 3 * math.pi * u[:, 0].sqrt()
         x = (angle / (3 * math.pi))[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.02 * noise
-    elif name == "checkerboard":
+    else:
         column = (u[:, 0] * 4).floor()
         row = 2 * (u[:, 1] * 2).floor() + column % 2  # every second of the 4 × 4 cells
         x = torch.stack([u[:, 0] * 4, row + u[:, 1] * 2 % 1], 1) / 2 - 1
-    else:
-        raise ValueError(f"name must be one of ring, moons, spiral, checkerboard, not {name!r}.")
     return x
 
 

@@ -9,9 +9,21 @@ import math
 import torch
 from torch import Tensor
 
+from .arguments import (
+    check_denoiser,
+    check_eps,
+    check_finite,
+    check_floating,
+    check_generator,
+    check_integer,
+    check_kind,
+    check_numbers,
+    check_question,
+    check_timesteps,
+)
 from .data import to_unit_range
 from .losses import Denoiser
-from .schedule import NoiseSchedule, per_image
+from .schedule import MAX_T, NoiseSchedule, per_image
 
 
 class GaussianDenoiser:
@@ -22,11 +34,16 @@ class GaussianDenoiser:
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor, schedule: NoiseSchedule):
-        covariance = torch.as_tensor(covariance, dtype=torch.float64)
-        self.mean, self.schedule = torch.as_tensor(mean, dtype=torch.float64), schedule
+        check_kind("schedule", schedule, NoiseSchedule)
+        covariance = check_numbers("covariance", covariance)
+        self.mean, self.schedule = check_numbers("mean", mean), schedule
         d = self.mean.numel()
-        if tuple(covariance.shape) not in ((d,), (d, d)):
-            raise ValueError(f"covariance must be ({d},) or ({d}, {d}) for a mean of {d} numbers, not {tuple(covariance.shape)}.")
+        if not d or tuple(covariance.shape) not in ((d,), (d, d)):
+            raise ValueError(f"covariance must be ({d},) or ({d}, {d}) for a mean of {d} numbers, at least one, "
+                             f"not {tuple(covariance.shape)}.")
+        if covariance.ndim == 2 and not covariance.allclose(covariance.T):
+            raise ValueError(f"covariance must be symmetric; it differs from its transpose by "
+                             f"{(covariance - covariance.T).abs().max():.3g}.")
         if covariance.ndim == 1:
             self.eigenvalues, self.eigenvectors = covariance, None  # the axes are the eigenvectors
         else:
@@ -38,6 +55,9 @@ class GaussianDenoiser:
     @classmethod
     def fit(cls, x: Tensor, schedule: NoiseSchedule) -> "GaussianDenoiser":
         """The Gaussian with the mean and covariance (over N − 1) of x, (N, ...); uint8 images are first scaled to −1..1."""
+        if not isinstance(x, Tensor) or x.dtype != torch.uint8:
+            check_floating("x", x, "(N, D, ...)")
+            check_finite("x", x)
         if len(x) < 2:
             raise ValueError(f"a covariance needs at least 2 data points, not {len(x)}.")
         total, scatter = 0.0, 0.0
@@ -51,6 +71,7 @@ class GaussianDenoiser:
         return cls((mean + shift[0]).reshape(x.shape[1:]), covariance, schedule)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        check_question(x, t, self.schedule.T)
         if x.shape[1:] != self.mean.shape:
             raise ValueError(f"x must be (B, {', '.join(map(str, self.mean.shape))}), not {tuple(x.shape)}.")
         alpha_bar = self.schedule.alpha_bar_at(t)[:, None].to(x.device)  # (B, 1)
@@ -72,20 +93,22 @@ class MixtureDenoiser:
     """
 
     def __init__(self, means: Tensor, std: Tensor | float, schedule: NoiseSchedule, weights: Tensor | None = None):
-        self.means, self.schedule = torch.as_tensor(means, dtype=torch.float64), schedule
-        if self.means.ndim != 2 or not len(self.means):
-            raise ValueError(f"means must be (K, D) with K at least 1, not {tuple(self.means.shape)}.")
+        check_kind("schedule", schedule, NoiseSchedule)
+        self.means, self.schedule = check_numbers("means", means), schedule
+        if self.means.ndim != 2 or not self.means.numel():
+            raise ValueError(f"means must be (K, D) with K and D at least 1, not {tuple(self.means.shape)}.")
         k = len(self.means)
-        std = torch.as_tensor(std, dtype=torch.float64)
+        std = check_numbers("std", std, low=0)
         if tuple(std.shape) not in ((), (k,)):
             raise ValueError(f"std must be one number or {k} of them, one a component, not of shape {tuple(std.shape)}.")
         self.variance = std.square().expand(k)
-        weights = torch.ones(k, dtype=torch.float64) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+        weights = torch.ones(k, dtype=torch.float64) if weights is None else check_numbers("weights", weights)
         if weights.shape != (k,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {k} numbers above 0, one a component.")
         self.weights = weights / weights.sum()
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        check_question(x, t, self.schedule.T)
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x must be (B, {self.means.shape[1]}), not {tuple(x.shape)}.")
         means, variance, weights = (v.to(x.device) for v in (self.means, self.variance, self.weights))
@@ -108,12 +131,14 @@ class Shrunk:
     """
 
     def __init__(self, denoiser: Denoiser, scale: Tensor | float):
-        self.denoiser, self.scale = denoiser, torch.as_tensor(scale, dtype=torch.float64)
-        if self.scale.ndim > 1 or not self.scale.numel() or not bool(self.scale.isfinite().all()):
-            raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)} "
-                             f"with {int((~self.scale.isfinite()).sum())} that are not finite.")
+        check_denoiser(denoiser)
+        self.denoiser, self.scale = denoiser, check_numbers("scale", scale)
+        self.T = len(self.scale) if self.scale.ndim == 1 else MAX_T  # of timesteps it can be asked for
+        if self.scale.ndim > 1 or not self.scale.numel():
+            raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(self.scale.shape)}.")
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        check_question(x, t, self.T)
         if self.scale.ndim == 0:
             return self.denoiser(x, t) * self.scale.item()
         if self.scale.device != x.device:
@@ -130,11 +155,20 @@ def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, s
 
     Of networks trained with S²-DM and with L_0 it is theirs to compare with `losses.shrinkage` at t. x0: (B, ...) data.
     """
+    check_denoiser(denoiser)
+    check_denoiser(baseline, "baseline")
+    check_floating("x0", x0)
+    check_finite("x0", x0)
+    check_kind("schedule", schedule, NoiseSchedule)
+    check_integer("t", t, 0, schedule.T - 1)
+    check_generator(generator)
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     times = torch.full((len(x0),), t, device=x0.device)
     x = schedule.add_noise(x0, eps, times)
     with torch.inference_mode():
-        f, e = denoiser(x, times).double(), baseline(x, times).double()
+        f, e = (check_eps(network(x, times), x).double() for network in (denoiser, baseline))
+    if not bool(e.any()):
+        raise ValueError(f"the baseline predicts no noise at all at t = {t}: nothing comes near by being multiplied.")
     return float((f * e).sum() / e.square().sum())
 
 
@@ -144,8 +178,14 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
     With ε = g·x, g = s_t·√(1−ᾱ_t)/(ᾱ_t·v + 1 − ᾱ_t), one DDIM step multiplies x by
     √(ᾱ_s/ᾱ_t)·(1 − √(1−ᾱ_t)·g) + √(1−ᾱ_s)·g. v: any shape; scale: one number or (T,). Returns the shape of v, float64.
     """
-    v = torch.as_tensor(v, dtype=torch.float64)
-    scale = torch.as_tensor(scale, dtype=torch.float64).expand(schedule.T)
+    check_kind("schedule", schedule, NoiseSchedule)
+    v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
+    if tuple(scale.shape) not in ((), (schedule.T,)):
+        raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
+    check_timesteps(grid, schedule.T, whole=True, name="grid")
+    if not len(grid) or not bool((grid.diff() < 0).all()):
+        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps gives it.")
+    scale = scale.expand(schedule.T)
     alpha_bar = schedule.alpha_bar.cpu()
     factor = torch.ones_like(v)
     grid = grid.tolist()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import check_finite, check_floating, check_integer, check_number, check_pixels, shown
 from .data import SHAPES, draw_shapes, to_pixels, to_unit_range
 from .latents import interpolate, invert
 from .losses import Denoiser
@@ -32,9 +33,10 @@ class MeanOverPairs:
     @classmethod
     def of(cls, values: Tensor) -> "MeanOverPairs":
         """From one value a pair, (P,)."""
+        check_values("values", values, "(P,)")
         values = values.double()
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(values.mean().item() if len(values) else math.nan, error, len(values))
+        return cls(values.mean().item(), error, len(values))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.error:.3f}"
@@ -48,6 +50,11 @@ class MeanOverPairs:
 def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: int = 7, way: str = "slerp", sampler: str = "ddim",
            steps: int = 10, spacing: str = "quadratic", pairs_at_once: int = 8) -> Tensor:
     """Draw the way between P pairs of noises. ends: (P, 2, C, H, W). Returns pixels (P, frames, C, H, W) uint8 on the CPU."""
+    check_floating("ends", ends, "(P, 2, C, H, W)")
+    if ends.shape[1] != 2:
+        raise ValueError(f"ends must be (P, 2, C, H, W), two noises a pair, not {tuple(ends.shape)}.")
+    check_finite("ends", ends)
+    pairs_at_once = check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)
     drawn = []
     for some in ends.split(pairs_at_once):
         x_T = torch.cat([interpolate(a, b, frames, way) for a, b in some])  # (pairs·frames, C, H, W)
@@ -64,7 +71,8 @@ def path_measures(path: Tensor) -> dict[str, Tensor]:
     detour:     length of the path over the distance of its ends; 1 is straight
     unevenness: standard deviation of the steps over their mean; 0 is constant speed
     """
-    if path.ndim != 3 or path.shape[1] < 3:
+    check_values("path", path, "(P, F, D)")
+    if path.shape[1] < 3:
         raise ValueError(f"a path must be (P, F, D) with at least 3 frames, not {tuple(path.shape)}.")
     step = path.double().diff(dim=1).norm(dim=2)  # (P, F − 1)
     ends = (path[:, -1] - path[:, 0]).double().norm(dim=1)
@@ -78,12 +86,30 @@ def coarse_pixels(pixels: Tensor) -> Tensor:
 
     It sees where what colour is, and no texture; it knows nothing of objects.
     """
+    check_pixels("pixels", pixels)
     return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
 
 
 def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
     """(P, F, 3, H, W) uint8 → (P, F, D)."""
-    return features(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+    check_pixels("pixels", pixels, "(P, F, 3, H, W)")
+    return _looked_at(features, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+
+
+def _looked_at(features: FeatureMap, pixels: Tensor) -> Tensor:
+    if not callable(features):
+        raise ValueError(f"features must be a function of pixels (N, 3, H, W), such as coarse_pixels, not {shown(features)}.")
+    found = features(pixels)
+    check_values("features(pixels)", found, "(N, D)")
+    if len(found) != len(pixels):
+        raise ValueError(f"features(pixels) must be (N, D), one row a picture, not {tuple(found.shape)} for {len(pixels)} of them.")
+    return found
+
+
+def check_values(name: str, values: Tensor, shape: str) -> None:
+    """Measured values, of any real type, all finite."""
+    check_floating(name, values.double() if isinstance(values, Tensor) and not values.is_complex() else values, shape)
+    check_finite(name, values.double())
 
 
 def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], groups: int = 10) -> MeanOverPairs:
@@ -94,6 +120,10 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     midpoints are pictures like any other. The two sets of each distance come from different halves of the pairs, because a
     midpoint resembles its own ends; the halves then change places. The error is a jackknife over groups of pairs.
     """
+    check_values("path", path, "(P, F, D)")
+    if not callable(distance):
+        raise ValueError(f"distance must be a function of two sets of features, not {shown(distance)}.")
+    groups = check_integer("groups", groups, 2)
     if path.shape[1] % 2 == 0:
         raise ValueError(f"a path of {path.shape[1]} frames has none in the middle; take an odd number.")
     if len(path) < 2 * groups:
@@ -101,8 +131,11 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
 
     def excess(some: Tensor) -> float:
         halves = some[0::2], some[1::2]
-        return sum(distance(one[:, one.shape[1] // 2], other[:, -1]) - distance(one[:, 0], other[:, -1])
+        return sum(measured(one[:, one.shape[1] // 2], other[:, -1]) - measured(one[:, 0], other[:, -1])
                    for one, other in (halves, halves[::-1])) / 2
+
+    def measured(a: Tensor, b: Tensor) -> float:
+        return check_number("distance(a, b)", distance(a, b))
 
     group = torch.arange(len(path)) % groups
     without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)
@@ -119,14 +152,20 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     grey levels: root mean square difference of the pixels, of 255
     fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
     """
+    check_pixels("pixels", pixels)
+    if len(pixels) < 2:
+        raise ValueError("fidelity is measured against the distance of two different pictures; give at least 2, not 1.")
     back = []
     for some in pixels.split(50):
         x_T = invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements)
         back.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
     back = torch.cat(back)
-    true, found = features(pixels).double(), features(back).double()
+    true, found = _looked_at(features, pixels).double(), _looked_at(features, back).double()
+    apart = torch.pdist(true).mean()
+    if not apart > 0:
+        raise ValueError("all these pictures have the same features; fidelity is measured against how far apart they are.")
     return {"grey levels": (back.float() - pixels.float()).square().flatten(1).mean(1).sqrt(),
-            "fidelity": (found - true).norm(dim=1) / torch.pdist(true).mean()}
+            "fidelity": (found - true).norm(dim=1) / apart}
 
 
 # ---------------------------------------------------------------------------------------------- factors of `shapes`
@@ -141,6 +180,9 @@ def read_factors(pixels: Tensor) -> dict[str, Tensor]:
     far each pixel is on the way from one to the other; its mean gives the radius, that of a disc of equal area; its centre of
     gravity the place. Shape: the one that, drawn with these factors, is nearest. Where nothing is seen, all this means nothing.
     """
+    check_pixels("pixels", pixels)
+    if pixels.shape[2] != pixels.shape[3]:
+        raise ValueError(f"pixels must be square, as `shapes` draws them, not {pixels.shape[2]} by {pixels.shape[3]}.")
     x = pixels.float() / 255  # (N, 3, H, W)
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2).mean(1)  # (N, 2·(H + W))
     ground = border.median(dim=1).values  # (N,)
@@ -166,6 +208,9 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
     values: (P, F), one factor along P paths. circular: values on a circle of length `extent`, such as the hue. Returns (P',).
     A path that wanders at random comes to about 1/√(F−1).
     """
+    check_values("values", values, "(P, F)")
+    if not check_number("extent", extent) > 0:
+        raise ValueError(f"extent must be above 0, not {extent}.")
     step = values.double().diff(dim=1)  # (P, F − 1)
     if circular:
         step = (step + extent / 2) % extent - extent / 2
@@ -176,12 +221,14 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
 
 def needless_changes(shape: Tensor) -> Tensor:
     """How often the shape changes along each path beyond the one change that different ends need. shape: (P, F). Returns (P,)."""
+    check_values("shape", shape, "(P, F)")
     changes = (shape.diff(dim=1) != 0).sum(1)
     return changes - (shape[:, 0] != shape[:, -1]).long()
 
 
 def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
     """Monotonicity of each factor along paths (P, F, 3, H, W) of `shapes`, and needless changes of the shape; one value a path."""
+    check_pixels("pixels", pixels, "(P, F, 3, H, W)")
     factors = {name: value.unflatten(0, pixels.shape[:2]) for name, value in read_factors(pixels.flatten(0, 1)).items()}  # (P, F)
     found = {f"monotone {name}": monotonicity(factors[name], extent, name == "hue") for name, extent in FACTOR_RANGE.items()}
     return found | {"needless shapes": needless_changes(factors["shape"]).double()}

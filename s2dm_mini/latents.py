@@ -2,6 +2,7 @@
 import torch
 from torch import Tensor
 
+from .arguments import check_denoiser, check_eps, check_finite, check_floating, check_integer, check_kind, check_name, shown
 from .losses import Denoiser
 from .samplers.common import CLEAN, AlphaBar
 from .samplers.ddim import transfer
@@ -40,14 +41,15 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 WAYS = {"slerp": slerp, "lerp": lerp}
+MAX_FRAMES = 10_000
+MAX_REFINEMENTS = 1_000  # an iteration that has not closed in by then never will
 
 
 def interpolate(a: Tensor, b: Tensor, frames: int = 8, way: str = "slerp") -> Tensor:
     """`frames` evenly spaced points from a to b, both included. a, b: (...) of one shape. Returns (frames, ...)."""
-    if not isinstance(frames, int) or frames < 2:
-        raise ValueError(f"frames must be an integer of at least 2, the two ends, not {frames!r}.")
-    if way not in WAYS:
-        raise ValueError(f"way must be one of {', '.join(WAYS)}, not {way!r}.")
+    frames = check_integer("frames", frames, 2, MAX_FRAMES)  # the two ends at least
+    check_name("way", way, WAYS)
+    check_floating("a", a, "(...)")
     return WAYS[way](a, b, torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device))
 
 
@@ -64,17 +66,17 @@ def invert(denoiser: Denoiser, x0: Tensor, schedule: NoiseSchedule, steps: int =
     the last x_t into it once more, and where ε changes slowly the iteration closes in on the exact inverse.
     Raises ValueError if x0 or a result is not finite.
     """
-    if not x0.is_floating_point() or not bool(x0.isfinite().all()):
-        raise ValueError(f"x0 must be floating and finite, in −1..1; found {x0.dtype}, "
-                         f"{int((~x0.isfinite()).sum())} values that are not finite.")
-    if isinstance(refinements, bool) or not isinstance(refinements, int) or refinements < 0:
-        raise ValueError(f"refinements must be an integer of at least 0, not {refinements!r}.")
+    check_denoiser(denoiser)
+    check_floating("x0", x0)
+    check_finite("x0", x0)
+    check_kind("schedule", schedule, NoiseSchedule)
+    refinements = check_integer("refinements", refinements, 0, MAX_REFINEMENTS)
     alpha_bar, x, s = AlphaBar(schedule), x0, CLEAN
     for t in reversed(schedule.timesteps(steps, spacing).tolist()):
         a_s, a_t = alpha_bar(s), alpha_bar(t)
         guess = x
         for _ in range(1 + refinements):
-            eps = denoiser(guess, torch.full((len(x),), t, device=x.device))
+            eps = check_eps(denoiser(guess, torch.full((len(x),), t, device=x.device)), x, f"at t = {t}, ")
             guess = transfer(x, eps, a_s, a_t)
         x, s = guess, t
         if not bool(x.isfinite().all()):
@@ -84,9 +86,10 @@ def invert(denoiser: Denoiser, x0: Tensor, schedule: NoiseSchedule, steps: int =
 
 def _checked(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """The weights, ready to be multiplied with a and b: (N, 1, ..., 1)."""
-    if a.shape != b.shape or not a.is_floating_point() or a.dtype != b.dtype:
-        raise ValueError(f"a and b must be floating tensors of one shape and type, not {a.dtype} {tuple(a.shape)} "
-                         f"and {b.dtype} {tuple(b.shape)}.")
-    if weight.ndim != 1:
-        raise ValueError(f"weight must be a vector (N,), not {tuple(weight.shape)}.")
+    check_floating("a", a, "(...)")
+    check_floating("b", b, "(...)")
+    check_floating("weight", weight, "(N,)")
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"a and b must be of one shape and type, not {shown(a)} and {shown(b)}.")
+    check_finite("a, b and weight", a, b, weight)
     return per_image(weight, a[None])

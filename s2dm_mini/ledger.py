@@ -8,6 +8,7 @@ The Snakefile calls these three for whatever data/results/ledger-SIZE.csv lacks.
 start on the same images, timesteps and noise, and every network draws its samples from the same x_T: what differs between two rows of a
 seed is the loss, and the difference is paired.
 """
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoints, metrics, results
+from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .data import shapes
 from .denoisers import Shrunk
 from .evaluate import draw_watched, open_features, open_network
@@ -26,7 +28,7 @@ from .losses import Denoiser, shrinkage
 from .prediction import cifar10_eigenvalues, gaussian_variance
 from .progress import bar, train_with_bar
 from .samplers import SAMPLERS
-from .schedule import NoiseSchedule
+from .schedule import SPACINGS, NoiseSchedule
 from .train import TrainConfig, best_device, device_name
 
 # Name → what the training changes. S²-DM^k has skip = k − 1; τ is 0.99 and the reading the released code's unless said otherwise.
@@ -53,11 +55,15 @@ class Group:
     sampling_seed: int = 0
 
     def __post_init__(self):
-        if self.setting not in SETTINGS:
-            raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, not {self.setting!r}.")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}.")
-        scale_of(self.scale, NoiseSchedule.linear())
+        check_types(self)
+        for name, known in (("setting", SETTINGS), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
+            check_name(name, getattr(self, name), known)
+        schedule = NoiseSchedule.linear()
+        scale_of(self.scale, schedule)
+        for name in ("seed", "sampling_seed"):
+            check_integer(name, getattr(self, name), 0)
+        for steps in self.steps:
+            check_integer("steps", steps, 1, schedule.T)
 
     def network_path(self, size: str, out: Path) -> Path:
         return out / size / "networks" / f"{self.setting}.{self.seed}" / "model.safetensors"
@@ -78,19 +84,18 @@ class Group:
                 f"--steps {' '.join(map(str, self.steps))} --sampling-seed {self.sampling_seed}")
 
 
-def scale_of(name: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
+def scale_of(scale: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
     """What ε is multiplied by: None for `none`, (T,) for a closed form, one number for Epsilon Scaling."""
-    try:
-        if name == "none":
+    check_kind("schedule", schedule, NoiseSchedule)
+    if isinstance(scale, str):  # digits and nothing else, for names become parts of paths and of command lines
+        if scale == "none":
             return None
-        if name.startswith("s2dm"):
-            return shrinkage(schedule, int(name[4:]) - 1, 0.99)
-        if name.startswith("b"):
-            return 1 / float(name[1:])
-    except (ValueError, ZeroDivisionError):
-        pass
+        if re.fullmatch(r"s2dm[0-9]{1,6}", scale) and 2 <= int(scale[4:]) <= schedule.T:
+            return shrinkage(schedule, int(scale[4:]) - 1, 0.99)
+        if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", scale) and float(scale[1:]) > 0:
+            return 1 / float(scale[1:])
     raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
-                     f"or b and a number such as b1.017, not {name!r}.")
+                     f"or b and a number such as b1.017, not {shown(scale)}.")
 
 
 @dataclass(frozen=True)
@@ -183,8 +188,7 @@ def _lacking(size: str, group: Group, table: Path | None) -> tuple[int, ...]:
 
 
 def experiment_of(size: str) -> Experiment:
-    if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}.")
+    check_name("size", size, SIZES)
     return SIZES[size]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .arguments import check_denoiser, check_eps, check_floating, check_generator, check_kind, check_name, check_number, check_timesteps
 from .schedule import NoiseSchedule, per_image
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +30,8 @@ def simple_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedu
 
     x0: (B, ...) clean data, t: (B,) integer timesteps. Returns (B,).
     """
-    eps, x_t = _noised(x0, t, schedule, generator)
-    return _mean_square(eps - denoiser(x_t, t))
+    eps, x_t = _noised(denoiser, x0, t, schedule, generator)
+    return _mean_square(eps - check_eps(denoiser(x_t, t), x_t))
 
 
 def skip_step_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule, skip: int = 9,
@@ -39,9 +40,9 @@ def skip_step_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSch
 
     x0: (B, ...), t: (B,) integer timesteps. Returns (B,).
     """
-    _check_reading(reading)
-    eps, x_t = _noised(x0, t, schedule, generator)
-    l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, denoiser(x_t, t))
+    check_name("reading", reading, READINGS)
+    eps, x_t = _noised(denoiser, x0, t, schedule, generator)
+    l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, check_eps(denoiser(x_t, t), x_t))
     return torch.where(t >= skip, l_skip, 0.0)
 
 
@@ -51,12 +52,12 @@ def s2dm_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule
 
     x0: (B, ...), t: (B,) integer timesteps, 0 <= tau <= 1. Returns (B,). With tau = 1 this is `simple_loss`, to the bit.
     """
-    _check_reading(reading)
-    _check_tau(tau)
+    check_name("reading", reading, READINGS)
+    check_number("tau", tau, 0, 1)
     if tau == 1:
         return simple_loss(denoiser, x0, t, schedule, generator)
-    eps, x_t = _noised(x0, t, schedule, generator)
-    f = denoiser(x_t, t)
+    eps, x_t = _noised(denoiser, x0, t, schedule, generator)
+    f = check_eps(denoiser(x_t, t), x_t)
     l_0 = _mean_square(eps - f)
     l_skip = _skip_term(denoiser, x0, t, schedule, skip, reading, generator, eps, f)
     return torch.where(t >= skip, tau * l_0 + (1 - tau) * l_skip, l_0)
@@ -72,8 +73,9 @@ def timestep_weight(t: Tensor, schedule: NoiseSchedule, weighting: str) -> Tenso
     t: (B,) integer timesteps. Returns (B,) float32. The last two turn attention from the faint noise near t = 0 to later t; what
     is best predicted at each t alone stays the same. Raises ValueError for an unknown name.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}.")
+    check_name("weighting", weighting, WEIGHTINGS)
+    check_kind("schedule", schedule, NoiseSchedule)
+    check_timesteps(t, schedule.T)
     alpha_bar = schedule.alpha_bar_at(t)  # (B,)
     snr = alpha_bar / (1 - alpha_bar)
     weight = {"uniform": torch.ones_like(snr), "min-snr-5": snr.clamp(max=5) / snr, "p2": 1 / (1 + snr)}[weighting]
@@ -87,8 +89,9 @@ def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading
     Setting the derivative of the mixture with respect to f to zero gives both in one line. Raises ValueError for
     `output`, whose minimiser ties all timesteps together and is no multiple of E.
     """
-    _check_reading(reading)
-    _check_tau(tau)
+    check_name("reading", reading, READINGS)
+    check_number("tau", tau, 0, 1)
+    check_kind("schedule", schedule, NoiseSchedule)
     if reading == "output":
         raise ValueError("the output reading has no closed-form shrinkage; independent, expected and shared have.")
     t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
@@ -97,9 +100,13 @@ def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading
     return torch.where(t >= skip, (tau + pull) / (tau + (1 - tau) * c.square()), 1.0)
 
 
-def _noised(x0: Tensor, t: Tensor, schedule: NoiseSchedule, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    if t.is_floating_point():
-        raise ValueError(f"t must hold integer timesteps, not {t.dtype}: the loss looks ᾱ_t up in a table.")
+def _noised(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule,
+            generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    check_denoiser(denoiser)
+    check_floating("x0", x0, "(B, D, ...)")
+    check_kind("schedule", schedule, NoiseSchedule)
+    check_timesteps(t, schedule.T, whole=True)  # the loss looks ᾱ_t up in a table
+    check_generator(generator)
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     return eps, schedule.add_noise(x0, eps, t)
 
@@ -114,8 +121,9 @@ def _skip_term(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedul
                generator: torch.Generator | None, eps: Tensor, f: Tensor) -> Tensor:
     c = per_image(_skip_coefficient(schedule, t, skip), f)  # (B, 1, ...)
     if reading == "output":
-        earlier = (t - skip).clamp(min=0)
-        return _mean_square(f - denoiser(schedule.add_noise(x0, eps, earlier), earlier))
+        earlier = (t.long() - skip).clamp(min=0)
+        x_earlier = schedule.add_noise(x0, eps, earlier)
+        return _mean_square(f - check_eps(denoiser(x_earlier, earlier), x_earlier))
     if reading == "expected":
         return 1 + _mean_square(c * f)
     if reading == "independent":
@@ -126,12 +134,3 @@ def _skip_term(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedul
 def _mean_square(x: Tensor) -> Tensor:
     return x.square().flatten(1).mean(dim=1)  # (B,)
 
-
-def _check_reading(reading: str) -> None:
-    if reading not in READINGS:
-        raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}.")
-
-
-def _check_tau(tau: float) -> None:
-    if not 0 <= tau <= 1:
-        raise ValueError(f"tau must lie in [0, 1], not {tau!r}.")

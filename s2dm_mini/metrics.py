@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from . import checkpoints, data
+from .arguments import check_finite, check_floating, check_integer, check_numbers, check_seed
 from .checkpoints import CheckpointError, read_tensors, write_tensors
 
 KEPT = 2_000  # features of a data set kept one by one, for the measures that need more than its moments
@@ -29,13 +29,22 @@ class Moments:
     mean: Tensor
     covariance: Tensor
 
+    def __post_init__(self):
+        check_integer("n", self.n, 2)
+        check_floating("mean", self.mean, "(D,)")
+        check_floating("covariance", self.covariance, "(D, D)")
+        if self.covariance.shape != (len(self.mean),) * 2:
+            raise ValueError(f"covariance must be (D, D) for a mean (D,), not {tuple(self.covariance.shape)} for {tuple(self.mean.shape)}.")
+        check_finite("mean and covariance", self.mean)
+        if not bool(self.covariance.isfinite().all()):
+            raise ValueError("covariance holds NaN or infinite values.")
+
     @classmethod
     def of(cls, x: Tensor) -> "Moments":
         """Of features (N, D), N at least 2."""
-        if x.ndim != 2 or len(x) < 2:
-            raise ValueError(f"features must be (N, D) with N at least 2, not {tuple(x.shape)}.")
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"{int((~x.isfinite()).any(1).sum())} of the {len(x)} feature vectors hold NaN or infinite values.")
+        _check_features("x", x)
+        if len(x) < 2:
+            raise ValueError(f"x must be features (N, D) with N at least 2, not {tuple(x.shape)}.")
         x = x.double()
         return cls(len(x), x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
 
@@ -48,7 +57,7 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """
     from torchmetrics.image.fid import _compute_fid  # the formula alone: its public class wants to see the pictures themselves
 
-    a, b = (m if isinstance(m, Moments) else Moments.of(m) for m in (a, b))
+    a, b = (_moments(name, m) for name, m in (("a", a), ("b", b)))
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"both sets must have the same features, not {len(a.mean)} and {len(b.mean)} of them.")
     return float(_compute_fid(a.mean, a.covariance, b.mean, b.covariance))
@@ -61,12 +70,14 @@ def frechet_distance_infinite(real: Tensor | Moments, x: Tensor, seed: int = 0) 
     straight line through the values against 1/N is read at 1/N = 0. Raises ValueError for N under 4·D: the covariance of a
     quarter would not have full rank, and the excess is no constant over N there.
     """
+    _check_features("x", x)
+    seed = check_seed(seed)
     n, d = x.shape
     if n < 4 * d:
         raise ValueError(f"to extrapolate from {n} samples, features must be at most {n // 4}, not {d}; draw at least {4 * d:,} samples.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     sizes = [round(n / u) for u in torch.linspace(1, 4, 6).tolist()]  # evenly spaced in 1/N
-    real = real if isinstance(real, Moments) else Moments.of(real)
+    real = _moments("real", real)
     distances = [frechet_distance(real, x[order[:size]]) for size in sizes]
     u = torch.tensor([[1.0, 1 / size] for size in sizes], dtype=torch.float64)
     return float(torch.linalg.lstsq(u, torch.tensor(distances, dtype=torch.float64)[:, None]).solution[0])
@@ -82,7 +93,11 @@ def kernel_distance(real: Tensor, x: Tensor, subsets: int = 100, subset_size: in
 
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    if real.ndim != 2 or x.ndim != 2 or real.shape[1] != x.shape[1] or min(len(real), len(x)) < 2:
+    _check_features("real", real)
+    _check_features("x", x)
+    subsets, subset_size = check_integer("subsets", subsets, 1, 10_000), check_integer("subset_size", subset_size, 2)
+    seed = check_seed(seed)
+    if real.shape[1] != x.shape[1] or min(len(real), len(x)) < 2:
         raise ValueError(f"both sets must be features (N, D) with the same D and N at least 2, "
                          f"not {tuple(real.shape)} and {tuple(x.shape)}.")
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -101,11 +116,30 @@ def precision_recall(real: Tensor, x: Tensor, k: int = 3) -> tuple[float, float]
     Among: within the distance of some member of the other set to its own k-th neighbour. real, x: (N, D); cut to equal numbers,
     since both shares grow with the number of pictures they are looked for among.
     """
+    _check_features("real", real)
+    _check_features("x", x)
+    if real.shape[1] != x.shape[1]:
+        raise ValueError(f"both sets must have the same features, not {real.shape[1]} and {x.shape[1]} of them.")
+    k = check_integer("k", k, 1)
     n = min(len(real), len(x))
     if n <= k:
         raise ValueError(f"each set needs more than k = {k} pictures, not {n}.")
     real, x = real[:n].float(), x[:n].float()
     return _share_within(x, real, k), _share_within(real, x, k)
+
+
+def _moments(name: str, x: Tensor | Moments) -> Moments:
+    if isinstance(x, Moments):
+        return x
+    _check_features(name, x)
+    return Moments.of(x)
+
+
+def _check_features(name: str, x: Tensor) -> None:
+    check_floating(name, x, "(N, D)")
+    if bad := int((~x.isfinite()).any(1).sum()):
+        raise ValueError(f"{name}: {bad} of the {len(x)} feature vectors hold NaN or infinite values.")
+    check_finite(name, x)
 
 
 def _share_within(points: Tensor, cloud: Tensor, k: int) -> float:
@@ -175,9 +209,13 @@ def read_reference(path: Path, features) -> Reference:
         if made["features_sha256"] != features.hash:
             raise CheckpointError(f"{path} holds {made['features']} features of weights {made['features_sha256']}, but these have the hash "
                                   f"{features.hash}: make it anew with `python -m s2dm_mini train-classifier`.")
-        return Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), tensors["features"].float())
-    except (KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a reference of this package: it lacks {error}.") from error
+        kept = tensors["features"].float()
+        _check_features("features", kept)
+        if kept.shape[1:] != tensors["mean"].shape:
+            raise ValueError(f"features are (N, D) for a mean (D,), not {tuple(kept.shape)} for {tuple(tensors['mean'].shape)}.")
+        return Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), kept)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a reference of this package: {type(error).__name__}, {error}") from error
 
 
 # -------------------------------------------------------------------------------------------------- several seeds
@@ -200,7 +238,7 @@ def estimate(values: Tensor) -> Estimate:
     The first error is the scatter of the K networks' own means over √K: what another team's trainings would scatter by, the noise
     of sampling included. The second is the scatter among the M drawings from the same network, over √(K·M).
     """
-    values = torch.as_tensor(values, dtype=torch.float64)
+    values = check_numbers("values", values)
     if values.ndim != 2 or not values.numel():
         raise ValueError(f"values must be (training seeds, sampling seeds), not {tuple(values.shape)}.")
     k, m = values.shape

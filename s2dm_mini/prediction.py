@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoints
+from .arguments import check_kind, check_name, check_numbers
 from .data import Images
 from .denoisers import GaussianDenoiser, Shrunk
 from .samplers import SAMPLERS, sample
@@ -43,9 +44,13 @@ def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
     eigenvalues: (D,). scale: one number, or (T,) as `losses.shrinkage` gives it. Returns (D,) float64. Raises ValueError for samplers
     that add noise.
     """
-    if sampler in SAMPLERS and SAMPLERS[sampler].order == 0:
+    check_name("sampler", sampler, SAMPLERS)
+    check_kind("schedule", schedule, NoiseSchedule)
+    if SAMPLERS[sampler].order == 0:
         raise ValueError(f"{sampler} adds noise on its way; the prediction is for deterministic samplers, such as ddim.")
-    v = torch.as_tensor(eigenvalues, dtype=torch.float64)
+    v = check_numbers("eigenvalues", eigenvalues, low=0)
+    if v.ndim != 1 or not len(v):
+        raise ValueError(f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}.")
     denoiser = Shrunk(GaussianDenoiser(torch.zeros_like(v), v, schedule), scale)
     x_T = torch.ones(1, len(v), dtype=torch.float64)  # what becomes of 1 is what x_T, which has variance 1, is multiplied by
     factor = sample(denoiser, x_T, schedule, sampler, steps, spacing)[0]

@@ -93,13 +93,17 @@ def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
 
 
 def parameter_names(notebook: Path) -> list[str]:
-    """Names assigned in the notebook's `parameters` cell."""
+    """Names assigned in the notebook's `parameters` cell. Raises ReproductionError for a file that is no notebook."""
     import nbformat
 
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
-            return [target.id for target in targets if isinstance(target, ast.Name)]
+    try:
+        for cell in nbformat.read(notebook, as_version=4).cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
+                return [target.id for target in targets if isinstance(target, ast.Name)]
+    except Exception as error:  # a damaged file fails at any depth of nbformat, in many ways
+        reason = " ".join(str(error).split())
+        raise ReproductionError(f"{notebook} is no notebook that can be read: {type(error).__name__}, {reason[:200]}") from error
     return []
 
 
@@ -115,8 +119,8 @@ def _parse(assignments: list[str], known: list[str]) -> dict[str, object]:
             raise ReproductionError(f"no notebook has a parameter called {name!r}.{hint} Known: {', '.join(known)}.")
         try:
             parameters[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            parameters[name] = value  # a bare word is a text
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            parameters[name] = value  # a bare word is a text, and so is what Python cannot read
     return parameters
 
 

@@ -3,6 +3,7 @@ import csv
 import io
 from pathlib import Path
 
+from .arguments import shown
 from .files import sole_writer, write_whole
 
 _CHECKOUT = Path(__file__).resolve().parent.parent / "data"
@@ -21,6 +22,9 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
     Raises ResultsError if the table has other columns.
     """
     path = Path(path)
+    _check_row(row)
+    if odd := [column for column in key if column not in row]:
+        raise ValueError(f"key must name columns of the row, {', '.join(row)}, not {shown(odd)}.")
     try:
         with sole_writer(path, wait=True):
             rows = read_rows(path) if path.exists() else []
@@ -38,11 +42,29 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
 
 def write_rows(path: Path | str, rows: list[dict]) -> None:
     """Write a CSV table whole; its columns are the keys of the first row."""
+    if not rows:
+        raise ValueError(f"a table has at least one row, whose keys are its columns; there is none for {path}.")
+    for row in rows:
+        _check_row(row)
+        if row.keys() != rows[0].keys():
+            raise ValueError(f"rows must have the same columns, not {', '.join(rows[0])} and {', '.join(row)}.")
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_whole(Path(path), text.getvalue().encode())
+
+
+def _check_row(row: dict) -> None:
+    """Cells are written as Python prints them. Refused is what would not come back: None, carriage returns, no Unicode, too long a text."""
+    if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
+        raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
+    for column, value in row.items():
+        text = f"{column}{value}"
+        longest = csv.field_size_limit() // 2
+        if value is None or len(text) > longest or any("\ud800" <= letter <= "\udfff" or letter == "\r" for letter in text):
+            raise ValueError(f"the cell {column!r} must be a value that can be written as a text of at most {longest:,} letters, "
+                             f"none of them a carriage return, not {shown(value)}.")
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:

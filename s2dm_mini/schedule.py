@@ -5,6 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .arguments import check_floating, check_integer, check_name, check_number, check_numbers, check_timesteps, shown
+
+MAX_T = 100_000  # a hundred times as many steps as anybody trains with; a schedule is a table in memory
+
 
 def per_image(value: Tensor, like: Tensor) -> Tensor:
     """(B,) → (B, 1, 1, …) in the dtype of `like`, so that one number an image multiplies every pixel of it."""
@@ -18,9 +22,9 @@ class NoiseSchedule:
     """
 
     def __init__(self, alpha_bar: Tensor):
-        alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64)
-        if alpha_bar.ndim != 1 or len(alpha_bar) < 2:
-            raise ValueError(f"alpha_bar must be a vector of at least 2 values, not of shape {tuple(alpha_bar.shape)}.")
+        alpha_bar = check_numbers("alpha_bar", alpha_bar)
+        if alpha_bar.ndim != 1 or not 2 <= len(alpha_bar) <= MAX_T:
+            raise ValueError(f"alpha_bar must be a vector of at least 2 values, at most {MAX_T:,}, not of shape {tuple(alpha_bar.shape)}.")
         if not (alpha_bar[0] < 1 and alpha_bar[-1] > 0 and bool((alpha_bar.diff() < 0).all())):
             raise ValueError("alpha_bar must fall strictly from below 1 to above 0: each step adds some noise.")
         self.alpha_bar = alpha_bar
@@ -28,15 +32,15 @@ class NoiseSchedule:
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "NoiseSchedule":
         """ᾱ_t = Π(1 − β_i) with β rising linearly (DDPM, section 4; the setting of the S²-DM code)."""
-        _check_T(T)
-        if not 0 < beta_start <= beta_end < 1:
+        T = check_integer("T", T, 2, MAX_T)
+        if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
             raise ValueError(f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}.")
         return cls(torch.cumprod(1 - torch.linspace(beta_start, beta_end, T, dtype=torch.float64), 0))
 
     @classmethod
     def cosine(cls, T: int = 1000) -> "NoiseSchedule":
         """ᾱ_t from a squared cosine, β capped at 0.999 (Nichol & Dhariwal, 2021, equation 17)."""
-        _check_T(T)
+        T = check_integer("T", T, 2, MAX_T)
         f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + 0.008) / 1.008 * torch.pi / 2).square()  # (T+1,)
         beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
         return cls(torch.cumprod(1 - beta, 0))
@@ -59,8 +63,7 @@ class NoiseSchedule:
 
         Raises ValueError for t outside 0..T−1 (only on CPU tensors: asking a GPU would make it wait).
         """
-        if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= self.T - 1):
-            raise ValueError(f"t must lie in 0..{self.T - 1} for a schedule of T = {self.T} steps, not in {t.min()}..{t.max()}.")
+        check_timesteps(t, self.T, "of any shape")
         alpha_bar = self.alpha_bar.to(t.device)
         if not t.is_floating_point():
             return alpha_bar[t.long()]
@@ -73,14 +76,13 @@ class NoiseSchedule:
 
         x0, eps: (B, ...) of one shape; t: (B,) timesteps. Returns x_t like x0.
         """
-        if x0.shape != eps.shape or t.shape != x0.shape[:1]:
-            raise ValueError(f"x0 and eps must share one shape (B, ...) and t be (B,), "
-                             f"not {tuple(x0.shape)}, {tuple(eps.shape)} and {tuple(t.shape)}.")
+        _check_shapes("x0", x0, eps, t)
         alpha_bar = self.alpha_bar_at(t)  # (B,)
         return per_image(alpha_bar.sqrt(), x0) * x0 + per_image((1 - alpha_bar).sqrt(), x0) * eps
 
     def predict_x0(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x̂_0 = (x_t − √(1−ᾱ_t)·ε)/√ᾱ_t, `add_noise` solved for x_0. Shapes as there."""
+        _check_shapes("x", x, eps, t)
         alpha_bar = self.alpha_bar_at(t)
         return (x - per_image((1 - alpha_bar).sqrt(), x) * eps) / per_image(alpha_bar.sqrt(), x)
 
@@ -89,8 +91,9 @@ class NoiseSchedule:
 
         t: (B,) integer timesteps. Returns (B,) float64; 1 where t < skip, where the loss has no skip term.
         """
-        if isinstance(skip, bool) or not isinstance(skip, int) or not 1 <= skip < self.T:
-            raise ValueError(f"skip must be an integer in 1..{self.T - 1} for T = {self.T}, not {skip!r}.")
+        skip = check_integer("skip", skip, 1, self.T - 1, f" for T = {self.T}")
+        check_timesteps(t, self.T, "of any shape", whole=True)
+        t = t.long()  # of few bits it could not hold t − skip
         alpha_bar, earlier = self.alpha_bar_at(t), self.alpha_bar_at((t - skip).clamp(min=0))
         return torch.where(t >= skip, alpha_bar / earlier, 1.0)
 
@@ -99,9 +102,12 @@ class NoiseSchedule:
         return timesteps(self.T, steps, spacing, self.alpha_bar)
 
 
-def _check_T(T: int) -> None:
-    if not isinstance(T, int) or T < 2:
-        raise ValueError(f"T must be an integer of at least 2, not {T!r}.")
+def _check_shapes(name: str, x: Tensor, eps: Tensor, t: Tensor) -> None:
+    check_floating(name, x)
+    check_floating("eps", eps)
+    if x.shape != eps.shape or not isinstance(t, Tensor) or t.shape != x.shape[:1]:
+        raise ValueError(f"{name} and eps must share one shape (B, ...) and t be a tensor (B,), "
+                         f"not {tuple(x.shape)}, {tuple(eps.shape)} and {shown(t)}.")
 
 
 def _uniform(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
@@ -122,7 +128,8 @@ def _logsnr(T: int, steps: int, alpha_bar: Tensor | None) -> Tensor:
         raise ValueError("the logsnr grid depends on the schedule: call schedule.timesteps(steps, 'logsnr').")
     log_snr = (alpha_bar.log() - (-alpha_bar).log1p()).cpu()  # (T,), falling
     wanted = torch.linspace(log_snr[0], log_snr[-1], steps, dtype=torch.float64)
-    return (log_snr[None] - wanted[:, None]).abs().argmin(dim=1)
+    after = torch.searchsorted(-log_snr, -wanted).clamp(1, T - 1)  # the nearest is this one or the one before
+    return after - (log_snr[after - 1] - wanted <= wanted - log_snr[after]).long()
 
 
 SPACINGS: dict[str, Callable[[int, int, Tensor | None], Tensor]] = {
@@ -141,10 +148,11 @@ def timesteps(T: int, steps: int, spacing: str = "uniform", alpha_bar: Tensor | 
     Rounding makes quadratic repeat timesteps near 0, and logsnr near an end, where steps are many: repeats go, with a warning
     that says how many steps are left. Raises ValueError unless 1 <= steps <= T.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= T:
-        raise ValueError(f"steps must be an integer in 1..{T} for T = {T}, not {steps!r}.")
-    if spacing not in SPACINGS:
-        raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}.")
+    T = check_integer("T", T, 1, MAX_T)
+    steps = check_integer("steps", steps, 1, T, f" for T = {T}")
+    check_name("spacing", spacing, SPACINGS)
+    if alpha_bar is not None and (not isinstance(alpha_bar, Tensor) or alpha_bar.shape != (T,)):
+        raise ValueError(f"alpha_bar must be a tensor ({T},), as a schedule of T = {T} has it, not {shown(alpha_bar)}.")
     grid = SPACINGS[spacing](T, steps, alpha_bar).unique()
     if len(grid) < steps:
         warnings.warn(f"the {spacing} grid of {steps} steps repeats timesteps after rounding; {len(grid)} different ones are used.",

@@ -16,8 +16,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .arguments import check_integer, check_name, check_pixels, check_seed, check_types, shown
 from .checkpoints import CheckpointError, load_pretrained, zoo
-from .data import shapes, to_pixels, to_unit_range
+from .data import MAX_SIZE, shapes, to_pixels, to_unit_range
 from .denoisers import Shrunk
 from .latents import WAYS, interpolate, invert
 from .losses import Denoiser, shrinkage
@@ -55,15 +56,17 @@ class Setting:
     def __post_init__(self):
         def need(good: bool, name: str, limit: str) -> None:
             if not good:
-                raise ValueError(f"{name} must be {limit}, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
 
         for name in ("first", "second"):
             end = getattr(self, name)
-            need(isinstance(end, bytes) or (isinstance(end, int) and 0 <= end < 2**31), name, "a seed from 0 to 2,147,483,647 or a picture")
+            seed = isinstance(end, int) and not isinstance(end, bool) and 0 <= end < 2**31
+            need(isinstance(end, bytes) or seed, name, "a seed from 0 to 2,147,483,647 or a picture")
+        check_types(self)
         for name, values in (("way", WAYS), ("how", HOW), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
-            need(getattr(self, name) in values, name, f"one of {', '.join(values)}")
+            check_name(name, getattr(self, name), values)
         for name, low, high in (("frames", 3, 12), ("skip", 1, 99), ("steps", 1, 100), ("amplify", 1, 64)):
-            need(isinstance(getattr(self, name), int) and low <= getattr(self, name) <= high, name, f"a whole number from {low} to {high}")
+            need(low <= getattr(self, name) <= high, name, f"a whole number from {low} to {high}")
         need(0.5 <= self.tau <= 1, "tau", "between 0.5 and 1")
         need(0 <= self.eta <= 1, "eta", "between 0 and 1")
         if self.eta and not SAMPLERS[self.sampler].takes_eta:
@@ -196,23 +199,31 @@ def _encoded(end: bytes, name: str, size: int, steps: int, spacing: str) -> Tens
 
 
 def read_png(png: bytes, size: int) -> Tensor:
-    """An end's PNG as (3, size, size) uint8."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size), Image.Resampling.BOX)
+    """An end's PNG as (3, size, size) uint8. Raises ValueError, in a sentence, for bytes that are no picture."""
+    size = check_integer("size", size, 1, MAX_SIZE)
+    picture = _opened("png", png).resize((size, size), Image.Resampling.BOX)
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1).contiguous()
 
 
 def to_png(pixels: Tensor) -> bytes:
     """(3, H, W) uint8 → PNG bytes, which serve as an end."""
+    check_pixels("pixels", pixels, "(3, H, W)")
     return _png(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
 
 
 def shape_picture(number: int) -> bytes:
     """One scene of `shapes`, as an end."""
-    return to_png(shapes(1, 32, seed=number).pixels[0])
+    return to_png(shapes(1, 32, seed=check_seed(number, "number")).pixels[0])
 
 
 def upload(name: str, content: bytes) -> bytes:
     """A user's file as an end: cut to the square in its middle, 32×32. Raises ValueError, in a sentence, for anything else."""
+    return _png(ImageOps.fit(_opened(name, content), (32, 32), Image.Resampling.LANCZOS))
+
+
+def _opened(name: str, content: bytes) -> Image.Image:
+    if not isinstance(content, bytes):
+        raise ValueError(f"the content of {name} must be the bytes of a picture file, not {shown(content)}.")
     if len(content) > UPLOAD_BYTES:
         raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
                          "Save a smaller copy: 32 × 32 pixels are enough.")
@@ -223,12 +234,11 @@ def upload(name: str, content: bytes) -> bytes:
             picture = Image.open(io.BytesIO(content))
         if picture.width * picture.height > UPLOAD_PIXELS:  # so far only the header was read
             raise ValueError(too_many)
-        picture = ImageOps.exif_transpose(picture).convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(too_many) from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} is no picture that can be read; PNG, JPEG, GIF, BMP and WebP can.") from error
-    return _png(ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -23,10 +23,13 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data
+from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .files import sole_writer
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
-from .schedule import NoiseSchedule
+from .schedule import MAX_T, NoiseSchedule
 from .unet import PRESETS, UNet
+
+MAX_BATCH = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,16 @@ class TrainConfig:
     def __post_init__(self):
         def need(good: bool, name: str, limit: str) -> None:
             if not good:
-                raise ValueError(f"{name} must be {limit}, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
 
+        check_types(self)
         need(self.data in ("cifar10", "celeba", "shapes"), "data", "cifar10, celeba or shapes")
         need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
         need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
         need(self.precision in ("auto", "fp32", "bf16"), "precision", "auto, fp32 or bf16")
         need(0 <= self.tau <= 1, "tau", "in [0, 1]")
-        need(self.T >= 2, "T", "at least 2")
+        need(2 <= self.T <= MAX_T, "T", f"at least 2, at most {MAX_T:,}")
         need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
         need(self.only_steps is None or 1 <= self.only_steps <= self.T, "only_steps", f"in 1..{self.T}")
         need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
@@ -79,8 +83,10 @@ class TrainConfig:
         need(self.warmup >= 0, "warmup", "at least 0")
         need(self.log_every >= 1, "log_every", "at least 1")
         need(self.save_minutes >= 0, "save_minutes", "at least 0")
-        need(self.batch >= 1, "batch", "at least 1")
+        need(1 <= self.batch <= MAX_BATCH, "batch", f"at least 1, at most {MAX_BATCH:,}")
         need(self.shards >= 1 and self.batch % self.shards == 0, "shards", f"a divisor of batch = {self.batch}")
+        need(self.seed >= 0, "seed", "at least 0")
+        need(self.device in ("auto", "cpu") or self.device.startswith("cuda"), "device", "auto, cpu or cuda")
         for name in ("steps", "images", "minutes"):
             need(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
         if self.steps is None and self.images is None and self.minutes is None:
@@ -111,6 +117,8 @@ class TrainRecord:
 
 def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
     """Half the batch uniform in 0..T−1, the other half its mirror T−1−t (as in the DDIM and S²-DM code). Returns (batch,)."""
+    batch, T = check_integer("batch", batch, 1, MAX_BATCH), check_integer("T", T, 1, MAX_T)
+    check_kind("generator", generator, torch.Generator)
     t = torch.randint(0, T, (batch // 2 + batch % 2,), generator=generator, device=generator.device)
     return torch.cat([t, T - 1 - t])[:batch]
 
@@ -122,6 +130,7 @@ def seed_of(*key: int) -> int:
 
 def load_data(name: str, size: int) -> data.Images:
     """The training images `name` (cifar10, celeba or shapes) at the side length the network takes."""
+    check_name("name", name, ("cifar10", "celeba", "shapes"))
     if name == "shapes":
         return data.shapes(20_000, size=size)
     title, side = {"cifar10": ("CIFAR-10", 32), "celeba": ("CelebA", 64)}[name]

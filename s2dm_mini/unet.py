@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .arguments import check_floating, check_kind, check_types, shown
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -33,8 +35,13 @@ class UNetConfig:
 
     def __post_init__(self):
         # JSON knows no tuples: a configuration read back from a checkpoint must equal the one written.
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        for name in ("channels", "attention_levels"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_types(self)
+        if len(self.channels) > 8 or max(self.channels, default=0) > 4096 or max(self.image_size, self.image_channels) > 4096:
+            raise ValueError(f"a network has at most 8 levels, 4096 channels and pictures of 4096×4096; it cannot be as large as channels "
+                             f"{shown(self.channels)}, image_size {self.image_size}, image_channels {self.image_channels}.")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"channels must name at least one positive width, not {self.channels}.")
         if self.channels[0] < 4 or self.channels[0] % 2:
@@ -50,8 +57,8 @@ class UNetConfig:
                              f"level after the first; it must be a multiple of {2 ** (len(self.channels) - 1)}.")
         if any(not 0 <= level < len(self.channels) for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must lie in 0..{len(self.channels) - 1}.")
-        if self.blocks_per_level < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"blocks_per_level must be at least 1 and dropout in [0, 1), "
+        if not 1 <= self.blocks_per_level <= 16 or not 0 <= self.dropout < 1:
+            raise ValueError(f"blocks_per_level must lie in 1..16 and dropout in [0, 1), "
                              f"not {self.blocks_per_level} and {self.dropout}.")
 
     def to_dict(self) -> dict:
@@ -181,6 +188,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig):
         super().__init__()
+        check_kind("config", config, UNetConfig, ", such as PRESETS['nano']")
         self.config = config
         widths, n = config.channels, config.blocks_per_level
         c_time = 4 * widths[0]
@@ -224,11 +232,12 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         size, channels = self.config.image_size, self.config.image_channels
+        check_floating("x", x, "(B, ...)", empty=True)
         if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
             raise ValueError(f"x must be a batch of {channels}×{size}×{size} images, (B, {channels}, {size}, {size}), "
                              f"not {tuple(x.shape)}.")
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {tuple(t.shape)}.")
+        if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_complex():
+            raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {shown(t)}.")
         dtype = self.conv_in.weight.dtype
         time = F.silu(self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype)))  # (B, c_time)
 

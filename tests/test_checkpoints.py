@@ -116,10 +116,10 @@ def test_foreign_files(tmp_path, metadata):
     (lambda h: h["unet"].update(channels=[16, 16]), "size mismatch"),
     (lambda h: h["unet"].update(channels=[8, 16, 16], image_size=8), "Missing key"),
     (lambda h: h["unet"].update(attention_levels=[]), "Unexpected key"),
-    (lambda h: h["unet"].update(channels=[2**40, 2**40]), "mismatch|too large|overflow"),  # not: out of memory
+    (lambda h: h["unet"].update(channels=[2**40, 2**40]), "as large as"),  # not: out of memory
     (lambda h: h["unet"].update(norm_groups=0), "norm_groups"),
-    (lambda h: h["unet"].update(norm_groups="4"), "TypeError"),
-    (lambda h: h["unet"].update(channels=7), "TypeError"),
+    (lambda h: h["unet"].update(norm_groups="4"), "must be of the type int"),
+    (lambda h: h["unet"].update(channels=7), "must be of the type tuple"),
     (lambda h: h["unet"].update(colour="red"), "colour"),
     (lambda h: h.update(unet="nano"), "TypeError"),
 ])
@@ -135,7 +135,7 @@ def test_tensors_that_are_no_network(tmp_path):
     with pytest.raises(CheckpointError, match="Missing key"):
         load_model(tmp_path / "m.safetensors")
     write_tensors(tmp_path / "m.safetensors", {}, ["a list"])
-    with pytest.raises(CheckpointError, match="does not hold a network"):
+    with pytest.raises(CheckpointError, match="not one of this package"):
         load_model(tmp_path / "m.safetensors")
 
 

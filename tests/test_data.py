@@ -130,8 +130,9 @@ def test_edges_of_shapes():
     assert shapes(0).pixels.shape == (0, 3, 32, 32) and len(shapes(0)) == 0
     assert shapes(1).pixels.shape == (1, 3, 32, 32)
     assert shapes(501).pixels[500].equal(data.draw_shapes({k: v[500:] for k, v in shapes(501).factors.items()})[0])
-    for n, size in ((-1, 32), (5, 7)):
-        with pytest.raises(ValueError, match=f"not {n} and {size}"):
+    for n, size, said in ((-1, 32, "n must be an integer of at least 0, not -1"), (5, 7, r"size must be an integer in 8\.\.2048, not 7"),
+                          (10**9, 32, "would take|n = 1,000,000,000 scenes")):
+        with pytest.raises(ValueError, match=said):
             shapes(n, size)
 
 

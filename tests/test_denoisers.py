@@ -192,7 +192,7 @@ def test_std_zero_is_the_ideal_denoiser_of_a_finite_data_set():
 
 @pytest.mark.parametrize(("means", "std", "weights", "said"), [
     (torch.zeros(2), 1.0, None, r"\(K, D\) .* not \(2,\)"),
-    (torch.zeros(0, 2), 1.0, None, r"K at least 1, not \(0, 2\)"),
+    (torch.zeros(0, 2), 1.0, None, r"K and D at least 1, not \(0, 2\)"),
     (MEANS, torch.ones(2), None, r"std must be one number or 3 .* not of shape \(2,\)"),
     (MEANS, 1.0, torch.ones(2), "weights must be 3 numbers"),
     (MEANS, 1.0, torch.tensor([1.0, 0.0, 1.0]), "above 0"),
@@ -222,13 +222,14 @@ def test_shrunk_multiplies_by_the_scale_at_t(shape):
         scale = np.interp(t.numpy(), np.arange(1000), s.numpy())
         for i in range(4):
             torch.testing.assert_close(Shrunk(denoiser, s)(x, t)[i], x[i].sin() * scale[i])
-    beyond = Shrunk(denoiser, s[:500])(x, torch.tensor([499, 500, 600, 999]))  # where the last one holds
-    torch.testing.assert_close(beyond, x.sin() * s[499].float())
+    torch.testing.assert_close(Shrunk(denoiser, s[:500])(x, torch.full((4,), 499)), x.sin() * s[499].float())
+    with pytest.raises(ValueError, match=r"0\.\.499 for T = 500"):
+        Shrunk(denoiser, s[:500])(x, torch.tensor([499, 500, 600, 999]))
 
 
 def test_shrunk_refuses():
     for scale in (float("nan"), torch.ones(2, 3), torch.tensor([1.0, float("inf")]), torch.ones(0)):
-        with pytest.raises(ValueError, match="one finite number or a vector"):
+        with pytest.raises(ValueError, match="scale must be (one finite number or a vector|finite numbers)"):
             Shrunk(lambda x, t: x, scale)
 
 

@@ -55,8 +55,8 @@ def test_slerp_between_vectors_of_one_direction_is_the_line_and_between_opposite
     with pytest.raises(ValueError, match="opposite"):
         slerp(a, -a, half)
     assert torch.allclose(slerp(a, a + 1e-9 * noise(6, seed=1), half)[0], a)  # nearly one direction
-    for u, v in ((a, 0 * a), (0 * a, a), (a, math.nan * a)):
-        with pytest.raises(ValueError, match="zero"):
+    for u, v, said in ((a, 0 * a, "zero"), (0 * a, a, "zero"), (a, math.nan * a, "6 of 6 values are NaN")):
+        with pytest.raises(ValueError, match=said):
             slerp(u, v, half)
 
 
@@ -85,12 +85,12 @@ def test_inversion_keeps_no_record_for_gradients():
 
 @pytest.mark.parametrize("way", [slerp, lerp])
 @pytest.mark.parametrize(("a", "b", "weight", "words"), [
-    (torch.ones(3), torch.ones(4), torch.ones(1), r"one shape and type, not torch.float32 \(3,\) and torch.float32 \(4,\)"),
+    (torch.ones(3), torch.ones(4), torch.ones(1), r"one shape and type, not torch.float32 of shape \(3,\) and .* \(4,\)"),
     (torch.ones(3), torch.ones(1), torch.ones(1), r"one shape"),
     (torch.ones(3), torch.ones(3).double(), torch.ones(1), "one shape and type"),
     (torch.ones(3).long(), torch.ones(3).long(), torch.ones(1), "floating"),
-    (torch.ones(3), torch.ones(3), torch.ones(1, 1), r"a vector \(N,\), not \(1, 1\)"),
-    (torch.ones(3), torch.ones(3), torch.tensor(0.5), r"a vector \(N,\), not \(\)"),
+    (torch.ones(3), torch.ones(3), torch.ones(1, 1), r"weight must be .* \(N,\), .* not .* \(1, 1\)"),
+    (torch.ones(3), torch.ones(3), torch.tensor(0.5), r"weight must be .* \(N,\), .* not .* \(\)"),
 ])
 def test_ways_refuse_what_does_not_fit(way, a, b, weight, words):
     with pytest.raises(ValueError, match=words):
@@ -101,7 +101,7 @@ def test_both_ways_can_be_asked_for_by_name():
     assert list(WAYS.items()) == [("slerp", slerp), ("lerp", lerp)]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, "at least 2"), ({"way": "nlerp"}, "slerp, lerp"),
+@pytest.mark.parametrize(("arguments", "words"), [({"frames": 1}, r"in 2\.\."), ({"way": "nlerp"}, "slerp, lerp"),
                                                   ({"frames": True}, "integer"), ({"frames": 2.5}, "integer")])
 def test_interpolate_says_what_is_wrong(arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -133,9 +133,9 @@ def test_refinements_close_in_on_the_exact_inverse():
 
 def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
     gaussian = GaussianDenoiser(torch.zeros(1), torch.ones(1), SCHEDULE)
-    with pytest.raises(ValueError, match="1 values"):
+    with pytest.raises(ValueError, match="1 of 2 values are NaN"):
         invert(gaussian, torch.tensor([[math.nan], [0.0]]), SCHEDULE)
-    with pytest.raises(ValueError, match="floating and finite.*int64"):
+    with pytest.raises(ValueError, match="floating.*int64"):
         invert(gaussian, torch.zeros(1, 1).long(), SCHEDULE)
     for refinements in (-1, True, 1.0):
         with pytest.raises(ValueError, match=f"refinements .*{refinements!r}"):

@@ -364,7 +364,7 @@ def test_unknown_sampler(wrong, near):
 
 @pytest.mark.parametrize(("x_T", "found"), [
     (torch.ones(2, 2, dtype=torch.int64), "int64"), (torch.ones(2, dtype=torch.complex64), "complex64"),
-    (torch.tensor(1.0), r"shape \(\)"), ([[0.0, 1.0]], "list"),
+    (torch.tensor(1.0), r"shape \(\)"), ([[0.0, 1.0]], r"\[\[0\.0, 1\.0\]\]"),
 ])
 def test_x_T_of_the_wrong_kind(x_T, found):
     with pytest.raises(ValueError, match=f"x_T must be a floating tensor .* not .*{found}"):

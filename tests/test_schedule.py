@@ -199,7 +199,7 @@ def test_bad_skips(skip):
 @pytest.mark.parametrize("T", [1, 0, -5, 10.0, True])
 @pytest.mark.parametrize("make", [NoiseSchedule.linear, NoiseSchedule.cosine])
 def test_bad_lengths(make, T):
-    with pytest.raises(ValueError, match=f"T must be .*2, not {T!r}"):
+    with pytest.raises(ValueError, match=rf"T must be .*2\.\.\d+, not {T!r}"):
         make(T)
 
 
@@ -212,7 +212,7 @@ def test_bad_betas(start, end):
 @pytest.mark.parametrize(("alpha_bar", "said"), [
     ([0.5], "at least 2"), ([[0.5, 0.4]], r"\(1, 2\)"), ([[0.9, 0.8], [0.5, 0.4]], r"\(2, 2\)"),
     ([0.5, 0.5], "strictly"), ([1.0, 0.5], "below 1"), ([0.5, 0.0], "above 0"),
-    ([0.5, math.nan], "strictly"), ([0.5, 0.1, -0.1], "above 0"),
+    ([0.5, math.nan], "finite"), ([0.5, 0.1, -0.1], "above 0"),
 ])
 def test_bad_tables(alpha_bar, said):
     with pytest.raises(ValueError, match=said):

@@ -182,8 +182,8 @@ def test_dropout_only_while_training():
     ((2, 3, 16, 16), (2,), r"3×8×8 .* not \(2, 3, 16, 16\)"),
     ((2, 1, 8, 8), (2,), r"3×8×8 .* not \(2, 1, 8, 8\)"),
     ((3, 8, 8), (3,), r"\(B, 3, 8, 8\), not \(3, 8, 8\)"),
-    ((2, 3, 8, 8), (3,), r"one timestep an image, shape \(2,\), not \(3,\)"),
-    ((2, 3, 8, 8), (), r"shape \(2,\), not \(\)"),
+    ((2, 3, 8, 8), (3,), r"one timestep an image, shape \(2,\), not .*\(3,\)"),
+    ((2, 3, 8, 8), (), r"shape \(2,\), not .*\(\)"),
 ])
 def test_wrong_shapes(x, t, said):
     with pytest.raises(ValueError, match=said):

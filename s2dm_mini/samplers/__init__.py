@@ -5,15 +5,15 @@
 """
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..arguments import check_denoiser, check_floating, check_kind, check_name, check_number
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
-from .common import NoisePredictor, NoiseSource, Step, check_devices
+from .common import CLEAN, NoisePredictor, NoiseSource, Step, check_devices
 from .ddim import ddim
 from .ddpm import ddpm, ddpm_large
 from .deis import deis
@@ -70,17 +70,13 @@ def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler
     names, an x_T that is not floating or not finite, devices that differ, and a denoiser whose answer has another shape or
     is not finite; on a GPU what is not finite is reported after the last step, so that the host need not wait at each.
     """
-    if sampler not in SAMPLERS:
-        near = get_close_matches(str(sampler), SAMPLERS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.{hint}")
-    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1:
-        found = f"{x_T.dtype} of shape {tuple(x_T.shape)}" if isinstance(x_T, Tensor) else type(x_T).__name__
-        raise ValueError(f"x_T must be a floating tensor (B, ...), not {found}.")
+    check_name("sampler", sampler, SAMPLERS)
+    check_denoiser(denoiser)
+    check_floating("x_T", x_T, empty=True)
+    check_kind("schedule", schedule, NoiseSchedule)
+    eta = check_number("eta", eta, 0, 1)
     if eta and not SAMPLERS[sampler].takes_eta:
         raise ValueError(f"eta = {eta} has no meaning for {sampler}; it belongs to DDIM.")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], not {eta}.")
     check_devices(denoiser, x_T, generator)
     grid = schedule.timesteps(steps, spacing).tolist()
     predict = NoisePredictor(denoiser, x_T, len(grid), check_each_call=x_T.device.type == "cpu")
@@ -95,6 +91,8 @@ def _walk(steps: Iterator[Step], predict: NoisePredictor) -> Iterator[Step]:
             step = next(steps, None)
         if step is None:
             break
+        if step.t == CLEAN:
+            predict.look_at_the_end(step.x)
         yield step
         del step  # x̂_0 is the caller's now; the next network call may need its room
         predict.step += 1

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_eps, check_generator
 from ..losses import Denoiser
 from ..schedule import NoiseSchedule
 
@@ -78,12 +79,13 @@ class NoisePredictor:
         # Whole timesteps travel as integers, so that denoisers may look them up in tables.
         eps = self.denoiser(x, torch.full((len(x),), int(t) if t == int(t) else t, device=x.device))
         where = f"at t = {t:g}, in step {self.step} of {self.steps},"
-        if not isinstance(eps, Tensor) or eps.shape != x.shape or eps.device != x.device:
-            answer = f"{tuple(eps.shape)} on {eps.device}" if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
-            raise ValueError(f"{where} the denoiser returned {answer} for an x of {tuple(x.shape)} on {x.device}; "
-                             "it must return one tensor like x, the predicted noise.")
+        check_eps(eps, x, f"{where} ")
         self._look_at(eps, f"{where} the denoiser returned NaN or infinite values.")
         return eps.to(x.dtype)
+
+    def look_at_the_end(self, x: Tensor) -> None:
+        self._look_at(x, f"what came out after step {self.steps}, the last, holds NaN or infinite values; take more steps, "
+                         "or x_T in float32.")
 
     def _look_at(self, tensor: Tensor, complaint: str) -> None:
         bad = ~tensor.isfinite().all()
@@ -101,6 +103,8 @@ class NoisePredictor:
 
 def check_devices(denoiser: Denoiser, x_T: Tensor, generator: NoiseSource) -> None:
     """Raise ValueError unless network, noise and its generator share a device, as far as that shows before the first call."""
+    for g in generator if isinstance(generator, list) else [generator]:
+        check_generator(g)
     weight = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
     if weight is not None and weight.device != x_T.device:
         raise ValueError(f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...).")
