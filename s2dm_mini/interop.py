@@ -51,7 +51,7 @@ def to_diffusers(model: UNet) -> UNet2DModel:
     """
     config = model.config
     if config.dimensions != 2:
-        raise ValueError(f"diffusers' UNet2DModel is for pictures; this network is for signals of {config.image_channels}×{config.image_size}.")
+        raise ValueError(f"diffusers' UNet2DModel is for pictures; this network is for signals {config.shape}.")
     attends = [level in config.attention_levels for level in range(len(config.channels))]
     copy = UNet2DModel(
         sample_size=config.image_size, in_channels=config.image_channels, out_channels=config.image_channels,

@@ -98,8 +98,9 @@ def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) ->
 
 
 @styled
-def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: Sequence[str] = (), row_labels: Sequence[str] = ()) -> Figure:
-    """Signals side by side, `columns` a row: (N, 1, L) as curves over time, (N, 2, L) as paths in the plane, from the dot on.
+def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: Sequence[str] = (),
+                row_labels: Sequence[str] = ()) -> Figure:
+    """Signals side by side, `columns` a row: x (N, 1, L) as curves over time, x (N, 2, L) as paths in the plane, from the dot on.
 
     limit: the panels show −limit..limit. Labels stand above the columns and left of the rows.
     """
