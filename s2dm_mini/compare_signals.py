@@ -79,7 +79,8 @@ def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm5
             x = torch.cat(list(draw(denoiser, samples, real.pixels.shape[1:], schedule, "ddim", n, spacing, seed=seed, device=place)))
             rows.append({
                 "start": START, "start_sha256": checkpoints.network_hash(checkpoints.load_pretrained(START)),
-                "setting": setting, "how": how, "training_seed": seed, "images": images, "sampler": "ddim", "spacing": spacing, "steps": n, "samples": samples,
+                "setting": setting, "how": how, "training_seed": seed, "images": images, "sampler": "ddim",
+                "spacing": spacing, "steps": n, "samples": samples,
                 "sampling_seed": seed, **{name: round(value, 6) for name, value in measures(x, real).items()},
                 "device": device_name(place), "torch": torch.__version__, "commit": checkpoints.git_commit(),
                 "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")})

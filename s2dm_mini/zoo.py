@@ -37,6 +37,7 @@ _NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup
 _NANO_SHAPES = replace(_NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1)
 _WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
                     log_every=50, images=96_000)
+_PATH = replace(_WAVE, data="spirals", preset="path", images=64_000)
 _COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
 
 
@@ -54,7 +55,8 @@ SIZES = {
             # From nothing, 30,000 images leave this network with pure noise; from one that knows photographs, they make shapes.
             "nano-shapes": Plan(replace(_NANO_SHAPES, start="nano-cifar10-l0", images=64_000), _fine_tuning(_NANO_SHAPES, images=9_600),
                                 twins=("l0",)),
-            "wave-waves": Plan(_WAVE, _fine_tuning(_WAVE, images=19_200), twins=("l0",))},
+            "wave-waves": Plan(_WAVE, _fine_tuning(_WAVE, images=19_200), twins=("l0",)),
+            "path-spirals": Plan(_PATH, _fine_tuning(_PATH, images=12_800), twins=("l0",))},
     # One GPU, half an hour.
     "full": {"compact-cifar10": Plan(_COMPACT, _fine_tuning(_COMPACT, minutes=2.5), samples=10_000)},
 }
