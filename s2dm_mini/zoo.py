@@ -36,8 +36,8 @@ _NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup
                     log_every=25, images=400_000)
 _NANO_SHAPES = replace(_NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1)
 _WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
-                    log_every=50, images=96_000)
-_PATH = replace(_WAVE, data="spirals", preset="path", images=64_000)
+                    log_every=50, images=51_200)
+_PATH = replace(_WAVE, data="spirals", preset="path")
 _COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
 
 
