@@ -146,7 +146,7 @@ def compare_signals_command(seed: int = 0, settings: tuple[str, ...] = ("s2dm10"
     from .compare_signals import compare_signals
 
     for row in compare_signals(seed, settings, images, samples, steps, device=device, table=table):
-        print(f"{row['setting']}, {row['how']}, {row['steps']:2} steps: distance {row['fd']:.4f}, spectrum {row['spectrum']:.2f} dB, "
+        print(f"{row['setting']}, {row['how']}, {row['steps']:2} steps: distance {row['distance']:.4f}, spectrum {row['spectrum']:.2f} dB, "
               f"residual {row['residual']:.4f}")
 
 

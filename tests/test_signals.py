@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from s2dm_mini import NoiseSchedule, Shrunk, TrainConfig, checkpoints, sample, shrinkage, signals, train
 from s2dm_mini.checkpoints import load_model, read_tensors, save_model
-from s2dm_mini.compare_signals import compare_signals, measures, power_spectrum, spectrum_distance, wasserstein
+from s2dm_mini.compare_signals import compare_signals, direction_distance, measures, power_spectrum, spectrum_distance, wasserstein
 from s2dm_mini.denoisers import GaussianDenoiser
 from s2dm_mini.evaluate import evaluate, samples_picture
 from s2dm_mini.plots import signal_grid
@@ -274,12 +274,20 @@ def test_wasserstein_by_hand():
     assert wasserstein(x, y) == pytest.approx((x.sort().values - y.sort().values).abs().mean().item())
 
 
+def test_direction_distance_by_hand():
+    """Two values a signal, independent: the directions are the axes, turned by 45° they are not."""
+    real = noise(4_000, 1, 2).double() * torch.tensor([2.0, 0.5])
+    assert direction_distance(1.5 * real, real) == pytest.approx(0.25 * real.var(0).sum().item())
+    turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / 2**0.5
+    assert direction_distance(1.5 * real @ turn, real @ turn) == pytest.approx(0.25 * real.var(0).sum().item())
+
+
 def test_measures_of_the_data_itself_and_of_spoilt_ones():
     real = signals.waves(1_000, seed=1)
     good = measures(signals.waves(200, seed=5).pixels, real)
     spoilt = signals.waves(200, seed=5)
     bad = measures(0.8 * spoilt.pixels + 0.03 * noise(200, 1, 64), real)
-    assert all(bad[name] > good[name] for name in ("fd", "spectrum", "residual", "r"))
+    assert all(bad[name] > good[name] for name in ("distance", "spectrum", "residual", "r"))
     assert good["residual"] < 1e-6 and bad["residual"] == pytest.approx(0.03, rel=0.15)
     assert bad["r"] == pytest.approx(0.2 * 0.8, abs=0.03)  # the mean of r is 0.8, a fifth of it is gone
 
@@ -292,7 +300,7 @@ def test_comparing_writes_a_row_for_each_setting(small, zoo, tmp_path, monkeypat
     assert [(r["setting"], r["how"], r["steps"]) for r in rows] == [
         (setting, how, n) for setting, how in (("l0", "trained"), ("s2dm50-tau0.9", "trained"), ("s2dm50-tau0.9", "closed form"))
         for n in (2, 3)]
-    assert len({r["fd"] for r in rows}) == 6 and len(read_rows(tmp_path / "t.csv")) == 6
+    assert len({r["distance"] for r in rows}) == 6 and len(read_rows(tmp_path / "t.csv")) == 6
 
 
 waves = signals.waves
