@@ -130,7 +130,7 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
               f"difference {row['difference']:+.4g} ± {row['difference_error']:.2g}" + ("" if clear else ", within its error"))
 
 
-def compare_signals_command(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm50"), images: int = 19_200, samples: int = 500,
+def compare_signals_command(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm50"), images: int = 12_800, samples: int = 400,
                             steps: tuple[int, ...] = (5, 10, 20, 50), device: str = "auto", table: Path | None = None) -> None:
     """Fine-tune the shipped network of waves with L_0 and with S²-DM, measure both and the closed form, and append to data/results.
 

@@ -71,7 +71,7 @@ def fine_tuned(setting: str, seed: int, images: int, device: str = "auto") -> UN
     return record.ema
 
 
-def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm50"), images: int = 19_200, samples: int = 500,
+def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm50"), images: int = 12_800, samples: int = 400,
                     steps: tuple[int, ...] = (5, 10, 20, 50), spacing: str = "quadratic", device: str = "auto",
                     table: Path | None = None) -> list[dict]:
     """Fine-tune with L_0 and each setting from one start, draw from all and from L_0 shrunk in closed form, and append a row for each.
