@@ -81,7 +81,7 @@ def test_generators(make, ranges, channels):
                                                      (signals.spirals, signals.fit_spirals, "angle")])
 def test_parameters_come_back(make, fit, cyclic):
     """Of clean signals to 1e-6; of noisy ones to what the noise allows, which leaves no less than itself."""
-    d = make(200, seed=2)
+    d = make(80, seed=2)
     clean = fit(d.pixels)
     assert clean.residual.max() < 1e-6  # float32 rounds the signals
     for name, wanted in d.factors.items():
@@ -89,7 +89,7 @@ def test_parameters_come_back(make, fit, cyclic):
         assert ((off + 0.5) % 1 - 0.5 if name == cyclic else off).abs().max() < 1e-6, name
     noise = 0.02 * torch.randn(d.pixels.shape, generator=torch.Generator().manual_seed(0))
     noisy = fit(d.pixels + noise)
-    assert (noisy.residual <= noise.square().mean((1, 2)).sqrt() + 1e-6).double().mean() > 0.98  # it found nothing worse than the truth
+    assert (noisy.residual <= noise.square().mean((1, 2)).sqrt() + 1e-6).double().mean() > 0.97  # it found nothing worse than the truth
     scale = next(name for name in d.factors if name in ("r", "radius"))
     assert (noisy.factors[scale] - d.factors[scale]).abs().median() < 0.02
 
@@ -284,9 +284,9 @@ def test_direction_distance_by_hand():
 
 def test_measures_of_the_data_itself_and_of_spoilt_ones():
     real = signals.waves(1_000, seed=1)
-    good = measures(signals.waves(200, seed=5).pixels, real)
-    spoilt = signals.waves(200, seed=5)
-    bad = measures(0.8 * spoilt.pixels + 0.03 * noise(200, 1, 64), real)
+    good = measures(signals.waves(100, seed=5).pixels, real)
+    spoilt = signals.waves(100, seed=5)
+    bad = measures(0.8 * spoilt.pixels + 0.03 * noise(100, 1, 64), real)
     assert all(bad[name] > good[name] for name in ("distance", "spectrum", "residual", "r"))
     assert good["residual"] < 1e-6 and bad["residual"] == pytest.approx(0.03, rel=0.15)
     assert bad["r"] == pytest.approx(0.2 * 0.8, abs=0.03)  # the mean of r is 0.8, a fifth of it is gone
