@@ -164,6 +164,26 @@ def tune_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str 
     print(f"To sample with it: {use}")
 
 
+def compare_signals_command(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm50"), images: int = 12_800, samples: int = 400,
+                            steps: tuple[int, ...] = (5, 10, 20, 50), device: str = "auto", table: Path | None = None) -> None:
+    """Fine-tune the shipped network of waves with L_0 and with S²-DM, measure both and the closed form, and append to data/results.
+
+    Args:
+        seed: of the training and of the starting noise; several make error bars
+        settings: see s2dm_mini.zoo.TWINS
+        images: waves that each network is fine-tuned on
+        samples: drawn from each
+        steps: of DDIM, on the quadratic grid
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/signals.csv
+    """
+    from .compare_signals import compare_signals
+
+    for row in compare_signals(seed, settings, images, samples, steps, device=device, table=table):
+        print(f"{row['setting']}, {row['how']}, {row['steps']:2} steps: distance {row['distance']:.4f}, spectrum {row['spectrum']:.2f} dB, "
+              f"residual {row['residual']:.4f}")
+
+
 def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(name="")], out: Path = Path("runs/classifier")) -> None:
     """Train the CIFAR-10 classifier that distances are measured in, and work out the reference of the training images; stopped and started
     again, it goes on after the last epoch that was finished.
@@ -321,8 +341,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
-            "interpolate": interpolate_command, "tune": tune_command, "train-classifier": train_classifier_command,
-            "eigenvalues": eigenvalues_command, "zoo": zoo_command,
+            "interpolate": interpolate_command, "compare-signals": compare_signals_command, "tune": tune_command,
+            "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command, "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,
             "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
 

@@ -49,6 +49,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What training sees of some of the pixels, (B, 3, H, W) uint8: float32 −1..1, each mirrored with probability one half."""
+        return random_flip(to_unit_range(pixels), generator)
+
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """uint8 0..255 → float32 −1..1, the range the networks are trained in. Any shape."""

@@ -30,7 +30,7 @@ def starting_noise(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 50,
          spacing: str = "quadratic", eta: float = 0.0, seed: int = 0, device: torch.device | str = "cpu",
          batch: int | None = None) -> Iterator[Tensor]:
-    """Draw n images of (C, H, W) in batches, yielding each as pixels (B, C, H, W) uint8 on the CPU.
+    """Draw n images of (C, H, W) in batches, yielding each as pixels (B, C, H, W) uint8 on the CPU; signals (C, L) as they come, float.
 
     Every model given the same seed starts from the same noise, so that differences between models are paired. batch: by default
     64 on a CPU, 500 on a GPU; it changes nothing but how sums are rounded.
@@ -42,12 +42,13 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
     random = SAMPLERS[sampler].order == 0 or eta > 0 if sampler in SAMPLERS else False
     for i, x_T in zip(range(0, n, batch), starting_noise(n, shape, seed).split(batch), strict=True):
         noise = [torch.Generator(device).manual_seed(seed_of(seed, 1, j)) for j in range(i, i + len(x_T))] if random else None
-        yield data.to_pixels(sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)).cpu()
+        x = sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)
+        yield (data.to_pixels(x) if x.ndim == 4 else x).cpu()
 
 
 def draw_watched(title: str, denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSchedule, sampler: str, steps: int,
                  spacing: str, **options) -> Tensor:
-    """All that `draw` yields, (n, C, H, W) uint8, under a bar; further options as there."""
+    """All that `draw` yields, (n, C, H, W) uint8 or (n, C, L) floating, under a bar; further options as there."""
     evaluations = n * SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))) if sampler in SAMPLERS else 0  # `draw` refuses those
     with watched(denoiser, evaluations, title) as counted:
         return torch.cat(list(draw(counted, n, shape, schedule, sampler, steps, spacing, **options)))
@@ -93,9 +94,11 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     network, record = open_network(checkpoint, place)
     extract = open_features(features, place)
     config, schedule = record["config"], NoiseSchedule.linear(record["config"]["T"])
-    size = network.config.image_size
-    real = open_reference(config["data"], size, extract)
-    shape = (network.config.image_channels, size, size)
+    if network.config.dimensions == 1:
+        raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
+                         f"`python -m s2dm_mini compare-signals` measures signals.")
+    real = open_reference(config["data"], network.config.image_size, extract)
+    shape = network.config.shape
 
     start = time.perf_counter()
     pixels = draw_watched(f"sampling {checkpoint}", for_sampling(network), samples, shape, schedule, sampler, steps, spacing, eta=eta,
@@ -123,26 +126,35 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
 
 def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic",
                     eta: float = 0.0, seed: int = 0, columns: int = 8, enlarge: int = 3, device: str = "auto") -> str:
-    """Draw n images from a checkpoint, side by side, into one PNG; returns a sentence on what it took."""
-    from PIL import Image
-
+    """Draw n images (or signals, as curves) from a checkpoint, side by side, into one PNG; returns a sentence on what it took."""
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
     place = torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
-    schedule, size, channels = NoiseSchedule.linear(record["config"]["T"]), network.config.image_size, network.config.image_channels
+    schedule, shape = NoiseSchedule.linear(record["config"]["T"]), network.config.shape
     start = time.perf_counter()
-    pixels = draw_watched(f"sampling {checkpoint}", network, n, (channels, size, size), schedule, sampler, steps, spacing, eta=eta,
-                          seed=seed, device=place)
+    drawn = draw_watched(f"sampling {checkpoint}", network, n, shape, schedule, sampler, steps, spacing, eta=eta, seed=seed, device=place)
     seconds = time.perf_counter() - start
+    file = io.BytesIO()
+    if network.config.dimensions == 1:
+        from .plots import signal_grid
+
+        signal_grid(drawn, columns).savefig(file, format="png")
+    else:
+        _sheet(drawn, columns, enlarge).save(file, "PNG")
+    write_whole(out, file.getvalue())
+    evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
+    return (f"{n} {'images' if network.config.dimensions == 2 else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, "
+            f"{evaluations} network evaluations each, {seconds:.1f} s on {device_name(place)}: {out}")
+
+
+def _sheet(pixels: Tensor, columns: int, enlarge: int):
+    """Images (N, C, S, S) uint8 as one picture, `columns` a row, white where there are none."""
+    from PIL import Image
+
+    n, channels, size, _ = pixels.shape
     rows = -(-n // columns)
     sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
     sheet[:n] = pixels
     grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
-    picture = Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    write_whole(out, file.getvalue())
-    evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
-    return (f"{n} images, {SAMPLERS[sampler].title}, {steps} steps, {evaluations} network evaluations an image, "
-            f"{seconds:.1f} s on {device_name(place)}: {out}")
+    return Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)

@@ -91,8 +91,13 @@ def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> Diffu
 
 
 def to_diffusers(model: UNet) -> UNet2DModel:
-    """The same network as a `UNet2DModel`, in eval mode, with float32 copies of the weights; outputs agree to rounding."""
+    """The same network as a `UNet2DModel`, in eval mode, with float32 copies of the weights; outputs agree to rounding.
+
+    Raises ValueError for a network of signals: `UNet2DModel` has none along one dimension.
+    """
     config = model.config
+    if config.dimensions != 2:
+        raise ValueError(f"diffusers' UNet2DModel is for pictures; this network is for signals {config.shape}.")
     attends = [level in config.attention_levels for level in range(len(config.channels))]
     copy = UNet2DModel(
         sample_size=config.image_size, in_channels=config.image_channels, out_channels=config.image_channels,

@@ -98,6 +98,38 @@ def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) ->
 
 
 @styled
+def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: Sequence[str] = (),
+                row_labels: Sequence[str] = ()) -> Figure:
+    """Signals side by side, `columns` a row: x (N, 1, L) as curves over time, x (N, 2, L) as paths in the plane, from the dot on.
+
+    Values outside −limit..limit are clipped; paths show all of that square, curves the range that they have in common. Labels stand
+    above the columns and left of the rows.
+    """
+    if x.ndim != 3 or x.shape[1] not in (1, 2) or not len(x):
+        raise ValueError(f"x must be (N, 1, L) or (N, 2, L) with N at least 1, not {tuple(x.shape)}.")
+    columns, path = min(columns, len(x)), x.shape[1] == 2
+    rows, tall = math.ceil(len(x) / columns), 1.0 if path else 0.7  # height of a panel of width 1
+    values = x.detach().cpu().double().numpy().clip(-limit, limit)
+    low, high = (-limit, limit) if path else (values.min(), max(values.max(), values.min() + 1e-9))
+    values = 0.9 * (values - (low + high) / 2) / (high - low)  # −0.45..0.45
+    figure = Picture(figsize=(WIDTH, WIDTH / columns * tall * rows + 0.3 * bool(column_labels)), layout="constrained")
+    axes = figure.add_subplot()
+    for i, value in enumerate(values):
+        column, below = i % columns, i // columns * tall
+        across = value[0] if path else np.linspace(-0.45, 0.45, x.shape[2])
+        axes.plot(column + across, tall * value[-1] - below, color=BLUE, linewidth=1.2, marker="")
+        if path:
+            axes.plot(column + across[0], value[1, 0] - below, "o", color=VERMILION, markersize=3.5)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-(rows - 0.5) * tall, 0.5 * tall))
+    axes.set_xticks(range(len(column_labels)), column_labels)
+    axes.set_yticks([-row * tall for row in range(len(row_labels))], row_labels)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
 def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool = False, log_y: bool = False,
            level: float | None = None) -> Figure:
     """Lines with legend: {name: (x, y)} or {name: (x, y, error)}, the last drawn with a band y ± error.

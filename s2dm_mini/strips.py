@@ -126,6 +126,8 @@ def families() -> dict[str, list[Trained]]:
     found: dict[str, list[Trained]] = {}
     try:
         for name, entry in sorted(zoo().items()):
+            if entry["unet"].get("dimensions", 2) != 2:  # signals are no pictures
+                continue
             config = entry["record"]["config"]
             network = Trained(name, config["skip"], config["tau"], entry["unet"]["image_size"])
             found.setdefault(f"{config['preset']}, {config['data']}", []).append(network)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoints, data
+from . import checkpoints, data, signals
 from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .files import sole_writer
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
@@ -30,13 +30,15 @@ from .schedule import MAX_T, NoiseSchedule
 from .unet import PRESETS, UNet
 
 MAX_BATCH = 1_000_000
+# Name → channels and dimensions.
+DATA = {"cifar10": (3, 2), "celeba": (3, 2), "shapes": (3, 2), "waves": (1, 1), "spirals": (2, 1)}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """What to train, on what, how, for how long. `PAPER` below is the setting of the released S²-DM code."""
 
-    data: str = "cifar10"  # cifar10, celeba or shapes
+    data: str = "cifar10"  # see DATA
     preset: str = "nano"  # see unet.PRESETS
     skip: int = 9  # S²-DM^k has skip = k − 1
     tau: float = 0.99  # weight of L_0; 1 trains the baseline
@@ -68,7 +70,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
 
         check_types(self)
-        need(self.data in ("cifar10", "celeba", "shapes"), "data", "cifar10, celeba or shapes")
+        need(self.data in DATA, "data", f"one of {', '.join(DATA)}")
         need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
         need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
@@ -129,15 +131,25 @@ def seed_of(*key: int) -> int:
 
 
 def load_data(name: str, size: int) -> data.Images:
-    """The training images `name` (cifar10, celeba or shapes) at the side length the network takes."""
-    check_name("name", name, ("cifar10", "celeba", "shapes"))
-    if name == "shapes":
-        return data.shapes(20_000, size=size)
+    """The training data `name`, one of DATA, at the side length (for signals the length) that the network takes."""
+    check_name("name", name, DATA)
+    makers = {"shapes": data.shapes, "waves": signals.waves, "spirals": signals.spirals}
+    if name in makers:
+        return makers[name](20_000, size)
     title, side = {"cifar10": ("CIFAR-10", 32), "celeba": ("CelebA", 64)}[name]
     if side != size:
-        fitting = ", ".join(preset for preset, unet in PRESETS.items() if unet.image_size == side)
+        fitting = ", ".join(preset for preset, unet in PRESETS.items() if unet.shape == (3, side, side))
         raise ValueError(f"{title} is {side}×{side}, but this preset takes {size}×{size} images; use {fitting}, or data = shapes.")
     return data.cifar10("train") if name == "cifar10" else data.celeba("train", size)
+
+
+def _configured_data(config: TrainConfig) -> data.Images:
+    unet = PRESETS[config.preset]
+    if DATA[config.data] != (unet.image_channels, unet.dimensions):
+        fitting = [name for name, preset in PRESETS.items() if (preset.image_channels, preset.dimensions) == DATA[config.data]]
+        raise ValueError(f"the preset {config.preset} takes x of {'×'.join(map(str, unet.shape))}, which {config.data} are not; "
+                         f"presets for {config.data}: {', '.join(fitting)}.")
+    return load_data(config.data, unet.image_size)
 
 
 def train(config: TrainConfig, images: data.Images | None = None, resume: bool = False) -> Iterator[TrainRecord]:
@@ -176,7 +188,7 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
     device = accelerator.device if accelerator else torch.device(best_device() if config.device == "auto" else config.device)
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     schedule = NoiseSchedule.linear(config.T).to(device)
-    images = images if images is not None else load_data(config.data, PRESETS[config.preset].image_size)
+    images = images if images is not None else _configured_data(config)
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     pixels = images.pixels.to(device)
@@ -212,7 +224,7 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
         for shard in my_shards:
             seed = seed_of(config.seed, 0, run.step, shard)
             generator.manual_seed(seed)
-            x0 = data.random_flip(data.to_unit_range(pixels[batch[shard]]), generator)  # (B/shards, C, H, W)
+            x0 = images.augment(pixels[batch[shard]], generator)  # (B/shards, C, H, W) or (B/shards, C, L)
             t = antithetic_timesteps(len(x0), config.T, generator)
             if visited is not None:
                 t = visited[t * len(visited) // config.T]  # as uniform over the visited ones as t is over all

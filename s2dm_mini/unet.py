@@ -1,4 +1,4 @@
-"""The noise-prediction network: the U-Net of DDPM (Ho et al., 2020, appendix B) in five sizes.
+"""The noise-prediction network: the U-Net of DDPM (Ho et al., 2020, appendix B), in five sizes for pictures and two for signals.
 
 Picture (B, C, H, W) goes down a ladder of resolutions and back up, each rung handing its features across:
 
@@ -6,7 +6,8 @@ Picture (B, C, H, W) goes down a ladder of resolutions and back up, each rung ha
                  └──────────┴───── skip connections ─────┴──────────┘
 
 Every residual block is told the timestep through an embedding of t added to its channels. Modules and parameters
-carry the names of diffusers' `UNet2DModel`, so that weights travel both ways without a translation table.
+carry the names of diffusers' `UNet2DModel`, so that weights travel both ways without a translation table. Signals (B, C, L) go
+through the same blocks, with convolutions along one axis: `UNetConfig.dimensions`.
 """
 import copy
 import math
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from .arguments import check_floating, check_kind, check_types, shown
 
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -27,6 +30,7 @@ class UNetConfig:
 
     image_size: int = 32
     image_channels: int = 3
+    dimensions: int = 2  # axes that the convolutions run along: 2 for pictures, 1 for signals of length image_size
     channels: tuple[int, ...] = (128, 256, 256, 256)
     blocks_per_level: int = 2
     attention_levels: tuple[int, ...] = (1,)
@@ -50,6 +54,8 @@ class UNetConfig:
         if min(self.image_size, self.image_channels, self.norm_groups) < 1:
             raise ValueError(f"image_size, image_channels and norm_groups must be at least 1, "
                              f"not {self.image_size}, {self.image_channels} and {self.norm_groups}.")
+        if self.dimensions not in CONVOLUTIONS:
+            raise ValueError(f"dimensions must be 1 (signals) or 2 (pictures), not {self.dimensions!r}.")
         if any(c % self.norm_groups for c in self.channels):
             raise ValueError(f"channels {self.channels} must all be multiples of norm_groups = {self.norm_groups}.")
         if self.image_size % 2 ** (len(self.channels) - 1):
@@ -60,6 +66,11 @@ class UNetConfig:
         if not 1 <= self.blocks_per_level <= 16 or not 0 <= self.dropout < 1:
             raise ValueError(f"blocks_per_level must lie in 1..16 and dropout in [0, 1), "
                              f"not {self.blocks_per_level} and {self.dropout}.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one x: (C, H, W), or (C, L) for signals."""
+        return self.image_channels, *[self.image_size] * self.dimensions
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -73,6 +84,11 @@ PRESETS = {
     "compact": UNetConfig(channels=(64, 128, 128, 160), blocks_per_level=1),
     "paper": UNetConfig(),
     "paper64": UNetConfig(image_size=64, channels=(128, 256, 256, 256, 512), attention_levels=(2,)),
+    # For signals.py, along one dimension: one channel (waves), and two (paths in the plane).
+    "wave": UNetConfig(image_size=64, image_channels=1, dimensions=1, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,),
+                       norm_groups=1, dropout=0.0),
+    "path": UNetConfig(image_size=64, image_channels=2, dimensions=1, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,),
+                       norm_groups=1, dropout=0.0),
 }
 
 
@@ -102,25 +118,26 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv, + timestep, norm, SiLU, dropout, conv; added to the input (through a 1×1 conv if widths differ)."""
 
-    def __init__(self, c_in: int, c_out: int, c_time: int, groups: int, dropout: float):
+    def __init__(self, c_in: int, c_out: int, c_time: int, groups: int, dropout: float, dimensions: int = 2):
         super().__init__()
+        conv = CONVOLUTIONS[dimensions]
         self.norm1 = nn.GroupNorm(groups, c_in, eps=1e-6)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.conv1 = conv(c_in, c_out, 3, padding=1)
         self.time_emb_proj = nn.Linear(c_time, c_out)
         self.norm2 = nn.GroupNorm(groups, c_out, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.conv2 = conv(c_out, c_out, 3, padding=1)
+        self.conv_shortcut = conv(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(time)[:, :, None, None]
+        h = h + self.time_emb_proj(time)[:, :, *[None] * (h.ndim - 2)]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.conv_shortcut(x) + h  # (B, c_out, H, W)
+        return self.conv_shortcut(x) + h  # (B, c_out, H, W) or (B, c_out, L)
 
 
 class Attention(nn.Module):
-    """One-head self-attention over all H·W positions, added to its input."""
+    """One-head self-attention over all H·W (or L) positions, added to its input."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -131,20 +148,20 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        h = rearrange(self.group_norm(x), "b c h w -> b 1 (h w) c")  # one head
+        h = rearrange(self.group_norm(x), "b c ... -> b 1 (...) c")  # one head
         h = F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h))
-        return x + rearrange(self.to_out[0](h), "b 1 (h w) c -> b c h w", h=x.shape[2])
+        return x + rearrange(self.to_out[0](h), "b 1 n c -> b c n").unflatten(2, x.shape[2:])
 
 
 class Downsample(nn.Module):
     """Halve the resolution by a strided convolution, padded at the right and bottom edge only, as DDPM does."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, dimensions: int = 2):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = CONVOLUTIONS[dimensions](channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, (0, 1) * (x.ndim - 2)))
 
 
 class Upsample(nn.Module):
@@ -154,12 +171,15 @@ class Upsample(nn.Module):
     input pixel leaves 2×2 multiplications of the 3×3, and no enlarged picture to store.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, dimensions: int = 2):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = CONVOLUTIONS[dimensions](channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         # In one dimension (w_0, w_1, w_2) becomes (w_2, w_1 + w_2, w_0 + w_1, w_0): in two, four times the mean of 2×2 neighbours.
+        if x.ndim == 3:
+            kernel = 2 * F.avg_pool1d(self.conv.weight.flip(2), 2, stride=1, padding=1)  # (c_out, c_in, 4)
+            return F.conv_transpose1d(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2L)
         kernel = 4 * F.avg_pool2d(self.conv.weight.flip(2, 3), 2, stride=1, padding=1)  # (c_out, c_in, 4, 4)
         return F.conv_transpose2d(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2H, 2W)
 
@@ -167,9 +187,9 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """One rung of the ladder: residual blocks of given input widths, each followed by attention where the level has it."""
 
-    def __init__(self, widths_in: list[int], width: int, c_time: int, groups: int, dropout: float, attention: bool):
+    def __init__(self, widths_in: list[int], width: int, c_time: int, groups: int, dropout: float, dimensions: int, attention: bool):
         super().__init__()
-        self.resnets = nn.ModuleList(ResidualBlock(c_in, width, c_time, groups, dropout) for c_in in widths_in)
+        self.resnets = nn.ModuleList(ResidualBlock(c_in, width, c_time, groups, dropout, dimensions) for c_in in widths_in)
         if attention:
             self.attentions = nn.ModuleList(Attention(width, groups) for _ in widths_in)
         self.attends = attention
@@ -182,7 +202,7 @@ class Level(nn.Module):
 class UNet(nn.Module):
     """ε_θ(x_t, t): predicts the noise in a noisy image (DDPM, appendix B).
 
-    Call with x (B, C, H, W) floating and t (B,) int64 or float timesteps; returns ε like x.
+    Call with x (B, C, H, W), or (B, C, L) where config.dimensions is 1, floating and t (B,) int64 or float timesteps; returns ε like x.
     A freshly made network predicts ε = 0 everywhere, because its last convolution starts at zero.
     """
 
@@ -192,9 +212,10 @@ class UNet(nn.Module):
         self.config = config
         widths, n = config.channels, config.blocks_per_level
         c_time = 4 * widths[0]
-        level = {"c_time": c_time, "groups": config.norm_groups, "dropout": config.dropout}
+        level = {"c_time": c_time, "groups": config.norm_groups, "dropout": config.dropout, "dimensions": config.dimensions}
+        conv = CONVOLUTIONS[config.dimensions]
 
-        self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
+        self.conv_in = conv(config.image_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], c_time)
 
         self.down_blocks = nn.ModuleList()
@@ -204,7 +225,7 @@ class UNet(nn.Module):
             down = Level([c_in] + [width] * (n - 1), width, attention=i in config.attention_levels, **level)
             handed_across += [width] * n
             if i < len(widths) - 1:
-                down.downsamplers = nn.ModuleList([Downsample(width)])
+                down.downsamplers = nn.ModuleList([Downsample(width, config.dimensions)])
                 handed_across.append(width)
             self.down_blocks.append(down)
 
@@ -220,28 +241,29 @@ class UNet(nn.Module):
                 c = width
             up = Level(widths_in, width, attention=i in config.attention_levels, **level)
             if i > 0:
-                up.upsamplers = nn.ModuleList([Upsample(width)])
+                up.upsamplers = nn.ModuleList([Upsample(width, config.dimensions)])
             self.up_blocks.append(up)
 
         self.conv_norm_out = nn.GroupNorm(config.norm_groups, widths[0], eps=1e-6)
-        self.conv_out = nn.Conv2d(widths[0], config.image_channels, 3, padding=1)
+        self.conv_out = conv(widths[0], config.image_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
-        # On CPU and on GPUs with bf16 the convolutions run faster with the channels innermost in memory.
+        # On CPU and on GPUs with bf16 the convolutions run faster with the channels innermost in memory. (PyTorch knows that layout for
+        # pictures only, and leaves the weights of signals as they are.)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        size, channels = self.config.image_size, self.config.image_channels
+        shape, flat = self.config.shape, self.config.dimensions == 2
         check_floating("x", x, "(B, ...)", empty=True)
-        if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
-            raise ValueError(f"x must be a batch of {channels}×{size}×{size} images, (B, {channels}, {size}, {size}), "
-                             f"not {tuple(x.shape)}.")
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(f"x must be a batch of {'×'.join(map(str, shape))} {'images' if flat else 'signals'}, "
+                             f"(B, {', '.join(map(str, shape))}), not {tuple(x.shape)}.")
         if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_complex():
             raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {shown(t)}.")
         dtype = self.conv_in.weight.dtype
         time = F.silu(self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype)))  # (B, c_time)
 
-        h = self.conv_in(x.to(dtype, memory_format=torch.channels_last))
+        h = self.conv_in(x.to(dtype, memory_format=torch.channels_last if flat else torch.contiguous_format))
         across = [h]
         for down in self.down_blocks:
             for i in range(len(down.resnets)):
@@ -261,7 +283,7 @@ class UNet(nn.Module):
                 h = up.upsamplers[0](h)
 
         eps = self.conv_out(F.silu(self.conv_norm_out(h)))
-        return eps.to(x.dtype, memory_format=torch.contiguous_format)  # (B, C, H, W)
+        return eps.to(x.dtype, memory_format=torch.contiguous_format)  # like x
 
 
 def for_sampling(network: UNet) -> Callable[[Tensor, Tensor], Tensor]:

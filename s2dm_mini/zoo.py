@@ -36,6 +36,9 @@ _SHAPES = TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=32, learning_
 _NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32", shards=2,
                     log_every=25, images=400_000)
 _NANO_SHAPES = replace(_NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1)
+_WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
+                    log_every=50, images=51_200)
+_PATH = replace(_WAVE, data="spirals", preset="path")
 _COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
 
 
@@ -52,7 +55,9 @@ SIZES = {
                                  _fine_tuning(_NANO, batch=32, images=24_000)),
             # From nothing, 30,000 images leave this network with pure noise; from one that knows photographs, they make shapes.
             "nano-shapes": Plan(replace(_NANO_SHAPES, start="nano-cifar10-l0", images=64_000), _fine_tuning(_NANO_SHAPES, images=9_600),
-                                twins=("l0",))},
+                                twins=("l0",)),
+            "wave-waves": Plan(_WAVE, _fine_tuning(_WAVE, images=19_200), twins=("l0",)),
+            "path-spirals": Plan(_PATH, _fine_tuning(_PATH, images=12_800), twins=("l0",))},
     # One GPU, half an hour.
     "full": {"compact-cifar10": Plan(_COMPACT, _fine_tuning(_COMPACT, minutes=2.5), samples=10_000)},
 }
@@ -103,15 +108,16 @@ def _trained(config: TrainConfig, name: str) -> bool:
 
 
 def _show(name: str, path: Path, plan: Plan, ship: bool, device: str, table: Path) -> None:
-    """Measure a member, unless the table has it, and draw 64 samples of it."""
+    """Measure a member, unless the table has it or it makes signals (compare_signals.py measures those), and draw 64 samples of it."""
     checkpoint, picture = str(path.as_posix()), path.with_name(f"{name}.png")
     if ship:
         checkpoints.add_to_zoo(path, name)
         checkpoint, picture = name, results.RESULTS.parent / "pictures" / f"{name}.png"
+    network, _ = checkpoints.load_model(path)
     asked = {"checkpoint": checkpoint, "sampler": "ddim", "spacing": "quadratic", "steps": plan.steps, "samples": plan.samples,
-             "network_sha256": checkpoints.network_hash(checkpoints.load_model(path)[0])}
+             "network_sha256": checkpoints.network_hash(network)}
     done = results.read_rows(table) if table.exists() else []
-    if not results.holds(done, asked):
+    if network.config.dimensions == 2 and not results.holds(done, asked):
         row = evaluate(checkpoint, "ddim", plan.steps, "quadratic", samples=plan.samples, device=device, table=table)
         print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
     samples_picture(checkpoint, picture, n=64, steps=plan.steps, columns=16, enlarge=2, device=device)

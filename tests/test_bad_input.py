@@ -203,6 +203,7 @@ MODULES = ("schedule", "losses", "denoisers", "samplers", "latents", "prediction
            "unet", "ledger", "results", "checkpoints")
 ABOVE = {"arguments": "the checks themselves", "files": "files", "celeba": "an archive, which it checks", "tune": "a command",
          "scales": "families of numbers for denoisers.Shrunk", "optimum": "searches over prediction",
+         "signals": "data drawn like data.shapes; test_signals tries it", "compare_signals": "a command",
          "__main__": "commands, whose options tyro checks", "classifier": "training, like train",
          "features": "networks that look at pixels, which they check", "evaluate": "commands", "compare_interpolations": "commands",
          "explorer": "widgets over strips.Setting", "interop": "diffusers' own objects", "plots": "figures", "strip_pictures": "figures",

@@ -470,7 +470,7 @@ def test_paper_is_the_released_setting():
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [
-    ("data", "mnist", "cifar10, celeba or shapes"), ("preset", "huge", "one of tiny, nano, compact, paper, paper64"),
+    ("data", "mnist", "one of cifar10, celeba, shapes, waves, spirals"), ("preset", "huge", "one of tiny, nano, compact, paper, paper64"),
     ("reading", "shred", "one of independent"),
     ("weighting", "snr", "one of uniform, min-snr-5, p2"), ("precision", "fp16", "auto, fp32 or bf16"), ("tau", 1.5, r"in \[0, 1\]"),
     ("T", 1, "at least 2"), ("skip", 0, r"in 1\.\.999"), ("skip", 1000, r"in 1\.\.999"), ("ema_decay", 1.0, r"in \[0, 1\)"),

@@ -43,7 +43,7 @@ def batch(config, n=2, seed=1):
 
 # ---------------------------------------------------------------------------------------------------- presets
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PARAMETERS)
 def test_presets_are_diffusers_networks_parameter_for_parameter(preset):
     with torch.device("meta"):  # shapes alone, no memory
         ours, theirs = UNet(PRESETS[preset]), diffusers_twin(PRESETS[preset])
@@ -199,6 +199,7 @@ def test_wrong_shapes(x, t, said):
     ({"norm_groups": 0}, "at least 1, not 32, 3 and 0"),
     ({"image_channels": 0}, "at least 1, not 32, 0 and 32"),
     ({"image_size": 0}, "at least 1, not 0, 3 and 32"),
+    ({"dimensions": 3}, r"must be 1 \(signals\) or 2 \(pictures\), not 3"),
     ({"image_size": 36}, "image_size 36 cannot be halved 3 times.*multiple of 8"),
     ({"attention_levels": (1, 4)}, r"\(1, 4\) must lie in 0\.\.3"),
     ({"attention_levels": (-1,)}, r"\(-1,\) must lie in 0\.\.3"),
