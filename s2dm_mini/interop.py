@@ -53,7 +53,8 @@ def to_diffusers(model: UNet) -> UNet2DModel:
         block_out_channels=config.channels, layers_per_block=config.blocks_per_level,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        norm_num_groups=config.norm_groups, dropout=config.dropout, **FIXED,
+        norm_num_groups=config.norm_groups, dropout=config.dropout,
+        num_class_embeds=config.classes + 1 if config.classes else None, **FIXED,
     )
     copy.load_state_dict(model.state_dict())
     return copy.to(model.conv_in.weight.device).eval()
@@ -79,6 +80,7 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     copy = UNet(UNetConfig(
         image_size=config.sample_size, image_channels=config.in_channels, channels=tuple(config.block_out_channels),
         blocks_per_level=config.layers_per_block, norm_groups=config.norm_num_groups, dropout=config.dropout,
+        classes=config.num_class_embeds - 1 if config.num_class_embeds else 0,
         attention_levels=tuple(i for i, block in enumerate(config.down_block_types) if block == "AttnDownBlock2D"),
     ))
     copy.load_state_dict(model.state_dict())
@@ -91,7 +93,7 @@ FIXED = {
     "act_fn": "silu", "time_embedding_type": "positional", "time_embedding_dim": None, "center_input_sample": False,
     "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 1, "add_attention": True, "attn_norm_num_groups": None,
     "downsample_type": "conv", "upsample_type": "conv", "resnet_time_scale_shift": "default",
-    "class_embed_type": None, "num_class_embeds": None,
+    "class_embed_type": None,
 }
 
 

@@ -292,7 +292,7 @@ def test_a_finished_run_has_nothing_to_resume(small, tmp_path):
 
 OTHER = {"data": "cifar10", "preset": "nano", "skip": 9, "tau": 0.99, "reading": "shared", "weighting": "p2", "T": 500, "batch": 4,
          "learning_rate": 2e-3, "warmup": 3, "clip": 2.0, "ema_decay": 0.5, "ema_ramp": False, "seed": 1, "precision": "bf16",
-         "shards": 2, "only_steps": 5}
+         "shards": 2, "only_steps": 5, "label_dropout": 0.1}
 
 
 @pytest.mark.parametrize("name", OTHER)
