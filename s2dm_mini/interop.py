@@ -39,8 +39,8 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
         raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "
                          "one ε a number of x. Networks that also predict a variance are not supported.")
     if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; "
-                         "wrap it in a function that supplies them.")
+        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; wrap it in a function that supplies them, or "
+                         "take it over by `from_diffusers`, which gives one that draws with labels and without.")
     return DiffusersDenoiser(model)
 
 
@@ -63,7 +63,8 @@ def to_diffusers(model: UNet) -> UNet2DModel:
 def from_diffusers(model: UNet2DModel) -> UNet:
     """A `UNet2DModel` of DDPM's architecture as a `UNet`, in eval mode, with float32 copies of the weights.
 
-    Raises ValueError, naming the setting, for an architecture that `UNet` does not have.
+    Of class embeddings the last is taken for that of no label, as `to_diffusers` writes them. Raises ValueError, naming the
+    setting, for an architecture that `UNet` does not have.
     """
     config = model.config
     wanted = FIXED | {"out_channels": config.in_channels, "up_block_types": tuple(
@@ -100,7 +101,8 @@ FIXED = {
 def save_pipeline(model: UNet, schedule: NoiseSchedule, folder: Path | str) -> None:
     """Write a folder that `DDPMPipeline.from_pretrained(folder)` loads: the network and the schedule it was trained with.
 
-    The weights are safetensors. The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. β is written in
+    The weights are safetensors. A network that takes labels travels too, but diffusers' `DDPMPipeline` itself has no way to name one,
+    and draws nothing with it. The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. β is written in
     full, and `load_pipeline` restores ᾱ_t to 1e-12; diffusers itself computes with β rounded to float32, ᾱ_t to about 1e-8.
     """
     alpha_bar = schedule.alpha_bar.cpu()

@@ -484,3 +484,66 @@ def test_impossible_settings(name, value, said):
 def test_a_training_needs_an_end():
     with pytest.raises(ValueError, match="steps, images or minutes"):
         TrainConfig()
+
+
+# ----------------------------------------------------------------------------------------------------- labels
+
+def spy_on_labels(monkeypatch, known=4):
+    """The labels that the network is shown, a list of (B,), one a call."""
+    seen, real = [], UNet.forward
+
+    def watched(model, x, t, label=None):
+        seen.append(label)
+        return real(model, x, t, label)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    return seen
+
+
+def test_labels_go_with_their_images_and_change_nothing_else(small, monkeypatch):
+    """With labels the network sees the images, t and ε₁ that it sees without; each label is its image's, or dropped."""
+    plain, labelled, labels = spy(monkeypatch), [], spy_on_labels(monkeypatch)
+    last(train(replace(BASE, steps=6), small))
+    assert labels == [None] * 6
+    labels.clear()
+    with monkeypatch.context() as patch:
+        labelled = spy(patch)
+        last(train(replace(BASE, steps=6, label_dropout=0.4), small))
+    assert len(plain) == 12 and all(a.equal(b) for one, two in zip(plain[:6], labelled, strict=True) for a, b in zip(one, two, strict=True))
+    scenes = torch.cat([data.to_unit_range(small.pixels), data.to_unit_range(small.pixels).flip(3)])
+    dropped = 0
+    for (x0, _, _), label in zip(labelled, labels, strict=True):
+        index = torch.cdist(x0.flatten(1), scenes.flatten(1)).argmin(1) % 28
+        assert ((label == small.labels[index]) | (label == -1)).all()
+        dropped += int((label == -1).sum())
+    assert 8 <= dropped <= 32  # of 48
+
+
+def test_the_share_that_loses_its_label():
+    labels = torch.arange(10).repeat(1_000)
+    kept = training.drop_labels(labels, 0.1, torch.Generator().manual_seed(0))
+    assert ((kept == labels) | (kept == -1)).all() and abs((kept == -1).float().mean() - 0.1) < 0.015
+    assert training.drop_labels(labels, 0.0, torch.Generator()).equal(labels)
+
+
+def test_labelled_training_resumes_to_the_bit(small, tmp_path):
+    config = replace(BASE, steps=4, label_dropout=0.3)
+    last(train(replace(config, out=tmp_path / "whole"), small))
+    last(train(replace(config, steps=2, out=tmp_path / "parts"), small))
+    last(train(replace(config, out=tmp_path / "parts"), small, resume=True))
+    (whole, header), (parts, _) = state(tmp_path / "whole"), state(tmp_path / "parts")
+    assert same(whole, parts) and header["unet"]["classes"] == 4 and whole["model.class_embedding.weight"].abs().amax(1).min() > 0
+
+
+def test_a_network_without_labels_can_be_taught_them(small, tmp_path):
+    """Its first step starts from the same answers: the loss is that of the run without labels. Not the other way round."""
+    config = replace(BASE, steps=1, start=str(tmp_path / "plain" / "model.safetensors"))
+    last(train(replace(config, start=None, steps=3, out=tmp_path / "plain"), small))
+    losses = [last(train(replace(config, label_dropout=share, out=tmp_path / str(share)), small)).loss for share in (1.0, 0.2)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    taught = str(tmp_path / "0.2" / "model.safetensors")
+    assert load_model(taught)[0].config.classes == 4
+    with pytest.raises(TrainingError, match="not a tiny network: it has .*classes=4"):
+        next(train(replace(config, start=taught), small))
+    with pytest.raises(TrainingError, match="not a tiny network of 10 classes: it has .*classes=4"):
+        next(train(replace(config, start=taught, label_dropout=0.2), replace(small, classes=data.CIFAR10_CLASSES)))
