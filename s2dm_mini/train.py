@@ -315,7 +315,7 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
 def _new_model(config: TrainConfig, classes: int) -> tuple[UNet, dict | None]:
     """The network to start from, and its training record: fresh weights drawn from the seed, or a checkpoint's.
 
-    A checkpoint that takes no labels may be taught them: its copy starts as the same network, whatever the label.
+    A checkpoint that takes no labels may be taught them.
     """
     unet = replace(PRESETS[config.preset], classes=classes)
     if config.start is None:
@@ -325,7 +325,9 @@ def _new_model(config: TrainConfig, classes: int) -> tuple[UNet, dict | None]:
     known = config.start in checkpoints.zoo()
     model, record = checkpoints.load_model(checkpoints.pretrained_file(config.start) if known else config.start)
     if classes and not model.config.classes:
-        model = model.with_classes(classes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, 2))
+            model = model.with_classes(classes)
     if replace(model.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
                             f"it has {model.config}.")

@@ -183,7 +183,7 @@ class UNet(nn.Module):
 
     Call with x (B, C, H, W) floating and t (B,) int64 or float timesteps; returns ε like x. label: (B,) int64, 0..classes−1, or
     NO_LABEL for the prediction that takes every class for possible; without it, all are that.
-    A freshly made network predicts ε = 0 everywhere, because its last convolution starts at zero; and labels start without effect.
+    A freshly made network predicts ε = 0 everywhere, because its last convolution starts at zero.
     """
 
     def __init__(self, config: UNetConfig):
@@ -195,8 +195,8 @@ class UNet(nn.Module):
 
         self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], c_time)
-        if config.classes:  # one row a class, and a last one for NO_LABEL; at zero, which draws no random numbers
-            self.class_embedding = nn.Embedding.from_pretrained(torch.zeros(config.classes + 1, c_time), freeze=False)
+        if config.classes:  # one row a class, and a last one for NO_LABEL
+            self.class_embedding = nn.Embedding(config.classes + 1, c_time)
 
         self.down_blocks = nn.ModuleList()
         handed_across = [widths[0]]  # width of every feature map that the way up receives
@@ -277,11 +277,17 @@ class UNet(nn.Module):
         return self.class_embedding(label % (classes + 1))  # −1 is the last row
 
     def with_classes(self, classes: int) -> "UNet":
-        """A copy that takes labels, computes as this network whatever they are, and is ready to be taught the difference."""
+        """A copy ready to be taught labels, which without a label computes as this network.
+
+        The rows of the classes are drawn at random (from torch's generator), small beside the time embedding, about 1 a number: rows
+        at zero, which would change nothing at first, have nothing to tell the layers behind them apart by, and learn far more slowly.
+        """
         with torch.device("meta"):  # no weights are drawn
             copied = UNet(replace(self.config, classes=classes))
-        rows = torch.zeros(copied.class_embedding.weight.shape, device=self.conv_in.weight.device)
-        copied.load_state_dict(copy.deepcopy(self.state_dict()) | {"class_embedding.weight": rows}, assign=True)
+        weight = self.conv_in.weight
+        rows = torch.zeros(classes + 1, copied.class_embedding.embedding_dim)
+        rows[:-1].normal_(std=0.3)
+        copied.load_state_dict(copy.deepcopy(self.state_dict()) | {"class_embedding.weight": rows.to(weight)}, assign=True)
         return copied.train(self.training)
 
 
