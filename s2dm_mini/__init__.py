@@ -1,7 +1,7 @@
 """A small, readable library for Skip-Step Diffusion Models (S²-DM, arXiv 2401.01520) and fast diffusion sampling."""
 from .checkpoints import load_pretrained
 from .data import cifar10, shapes
-from .denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk
+from .denoisers import GaussianDenoiser, Guided, MixtureDenoiser, Shrunk
 from .losses import s2dm_loss, shrinkage, simple_loss, skip_step_loss
 from .samplers import SAMPLERS, sample, trajectory
 from .schedule import NoiseSchedule, timesteps
@@ -10,9 +10,9 @@ from .unet import PRESETS, UNet, UNetConfig, for_sampling
 
 __version__ = "0.1.0"
 
-__all__ = ["GaussianDenoiser", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet", "UNetConfig",
-           "cifar10", "explore", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage", "simple_loss",
-           "skip_step_loss", "timesteps", "train", "trajectory"]
+__all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet",
+           "UNetConfig", "cifar10", "explore", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage",
+           "simple_loss", "skip_step_loss", "timesteps", "train", "trajectory"]
 
 
 def explore(**setting):

@@ -102,6 +102,28 @@ def evaluate_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: 
         print("This is not the FID of the literature: compare it only with distances in the same features.")
 
 
+def evaluate_classes_command(checkpoint: Annotated[str, tyro.conf.Positional], weight: float = 2.0, scale: str = "none", steps: int = 10,
+                             spacing: str = "quadratic", samples: int = 500, seed: int = 0, device: str = "auto",
+                             table: Path | None = None) -> None:
+    """Measure whether samples are of the class asked for, and how far from its pictures, and append the rows to data/results.
+
+    Args:
+        checkpoint: a network that takes labels: a shipped one's name, or a file that `train` wrote
+        weight: of guidance; 1 is none
+        scale: what the guided noise prediction is multiplied by: none, s2dmK (s_t for skip K − 1, τ 0.99), or bX (1/X)
+        steps: of DDIM
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        samples: number of images, equally many of each class
+        seed: of the starting noise; every checkpoint, weight and scale starts from the same
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/conditional.csv
+    """
+    from .evaluate_classes import evaluate_classes
+
+    for row in evaluate_classes(checkpoint, weight, scale, steps, spacing, samples, seed, device, table):
+        print(f"{row['class']:12} right {row['accuracy']:.1%}, KID {row['kid']:.4f}")
+
+
 def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], against: str = "nano-cifar10-l0", way: str = "slerp",
                         against_way: str = "slerp", pairs: int = 200, frames: int = 7, steps: int = 10, spacing: str = "quadratic",
                         seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> None:
@@ -230,7 +252,7 @@ def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[s
     """Train, measure and draw the networks that the package ships; started again, it goes on where it stopped.
 
     Args:
-        size: quick (a CPU, minutes, shapes), cpu (a CPU, hours, CIFAR-10), full (one GPU, half an hour, CIFAR-10)
+        size: quick (a CPU, minutes, shapes), cpu (a CPU, hours, CIFAR-10), full (one GPU, three quarters of an hour, CIFAR-10)
         out: folder for the trainings
         only: members to make, by the beginning of their names, e.g. nano-cifar10-s2dm10
         ship: put them into data/checkpoints and data/pictures, where load_pretrained finds them
@@ -341,6 +363,7 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
 
 
 COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
+            "evaluate-classes": evaluate_classes_command,
             "interpolate": interpolate_command, "compare-signals": compare_signals_command, "tune": tune_command,
             "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command, "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,

@@ -42,8 +42,8 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
         raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "
                          "one ε a number of x. Networks that also predict a variance are not supported.")
     if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; "
-                         "wrap it in a function that supplies them.")
+        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; wrap it in a function that supplies them, or "
+                         "take it over by `from_diffusers`, which gives one that draws with labels and without.")
     return DiffusersDenoiser(model)
 
 
@@ -104,7 +104,8 @@ def to_diffusers(model: UNet) -> UNet2DModel:
         block_out_channels=config.channels, layers_per_block=config.blocks_per_level,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        norm_num_groups=config.norm_groups, dropout=config.dropout, **FIXED,
+        norm_num_groups=config.norm_groups, dropout=config.dropout,
+        num_class_embeds=config.classes + 1 if config.classes else None, **FIXED,
     )
     copy.load_state_dict(model.state_dict())
     return copy.to(model.conv_in.weight.device).eval()
@@ -113,7 +114,8 @@ def to_diffusers(model: UNet) -> UNet2DModel:
 def from_diffusers(model: UNet2DModel) -> UNet:
     """A `UNet2DModel` of DDPM's architecture as a `UNet`, in eval mode, with float32 copies of the weights.
 
-    Raises ValueError, naming the setting, for an architecture that `UNet` does not have.
+    Of class embeddings the last is taken for that of no label, as `to_diffusers` writes them. Raises ValueError, naming the
+    setting, for an architecture that `UNet` does not have.
     """
     config = model.config
     wanted = FIXED | {"out_channels": config.in_channels, "up_block_types": tuple(
@@ -130,6 +132,7 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     copy = UNet(UNetConfig(
         image_size=config.sample_size, image_channels=config.in_channels, channels=tuple(config.block_out_channels),
         blocks_per_level=config.layers_per_block, norm_groups=config.norm_num_groups, dropout=config.dropout,
+        classes=config.num_class_embeds - 1 if config.num_class_embeds else 0,
         attention_levels=tuple(i for i, block in enumerate(config.down_block_types) if block == "AttnDownBlock2D"),
     ))
     copy.load_state_dict(model.state_dict())
@@ -142,14 +145,15 @@ FIXED = {
     "act_fn": "silu", "time_embedding_type": "positional", "time_embedding_dim": None, "center_input_sample": False,
     "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 1, "add_attention": True, "attn_norm_num_groups": None,
     "downsample_type": "conv", "upsample_type": "conv", "resnet_time_scale_shift": "default",
-    "class_embed_type": None, "num_class_embeds": None,
+    "class_embed_type": None,
 }
 
 
 def save_pipeline(model: UNet, schedule: NoiseSchedule, folder: Path | str) -> None:
     """Write a folder that `DDPMPipeline.from_pretrained(folder)` loads: the network and the schedule it was trained with.
 
-    The weights are safetensors. The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. β is written in
+    The weights are safetensors. A network that takes labels travels too, but diffusers' `DDPMPipeline` itself has no way to name one,
+    and draws nothing with it. The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. β is written in
     full, and `load_pipeline` restores ᾱ_t to 1e-12; diffusers itself computes with β rounded to float32, ᾱ_t to about 1e-8.
     """
     alpha_bar = schedule.alpha_bar.cpu()

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from .arguments import check_denoiser, check_eps, check_floating, check_generator, check_kind, check_name, check_number, check_timesteps
 from .schedule import NoiseSchedule, per_image
+from .unet import NO_LABEL
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that is told the class
 READINGS = ("independent", "expected", "shared", "output")
 WEIGHTINGS = ("uniform", "min-snr-5", "p2")
 
@@ -63,6 +65,28 @@ def s2dm_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule
     return torch.where(t >= skip, tau * l_0 + (1 - tau) * l_skip, l_0)
 
 
+def guided_s2dm_loss(network: Labelled, x0: Tensor, t: Tensor, label: Tensor, schedule: NoiseSchedule, weight: float, skip: int = 9,
+                     tau: float = 0.99, reading: str = "independent", generator: torch.Generator | None = None) -> Tensor:
+    """S²-DM with L_skip on the guided prediction g = f_u + w·(f − f_u), and L_0, as it must be, on the plain one f.
+
+    f is the network's answer for the label, f_u that for none; where a label was dropped (NO_LABEL) g = f = f_u. x0: (B, ...),
+    t and label: (B,) int64. Returns (B,). With weight = 1 this is `s2dm_loss` of the labelled network.
+    """
+    check_name("reading", reading, READINGS)
+    check_number("tau", tau, 0, 1)
+
+    def branches(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        both = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([label, torch.full_like(label, NO_LABEL)]))
+        f, f_u = both.chunk(2)
+        return f, f_u + weight * (f - f_u)
+
+    eps, x_t = _noised(network, x0, t, schedule, generator)
+    f, guided = branches(x_t, t)
+    l_0 = _mean_square(eps - f)
+    l_skip = _skip_term(lambda x, t: branches(x, t)[1], x0, t, schedule, skip, reading, generator, eps, guided)
+    return torch.where(t >= skip, tau * l_0 + (1 - tau) * l_skip, l_0)
+
+
 def timestep_weight(t: Tensor, schedule: NoiseSchedule, weighting: str) -> Tensor:
     """How much the loss of an image noised to t counts, with SNR = ᾱ_t/(1−ᾱ_t):
 
@@ -98,6 +122,30 @@ def shrinkage(schedule: NoiseSchedule, skip: int = 9, tau: float = 0.99, reading
     c = _skip_coefficient(schedule, t, skip)  # (T,), 0 where t < skip
     pull = (1 - tau) * c if reading == "shared" else 0.0
     return torch.where(t >= skip, (tau + pull) / (tau + (1 - tau) * c.square()), 1.0)
+
+
+def guided_shrinkage(schedule: NoiseSchedule, weight: float, label_dropout: float, skip: int = 9,
+                     tau: float = 0.99) -> tuple[Tensor, Tensor]:
+    """What minimises `guided_s2dm_loss` (independent, expected) where a share p of the labels is dropped: (null, guided), (T,) float64.
+
+    The branch without label becomes f_u = null·E[ε₁ | x_t], the guided prediction g = guided·(w·E[ε₁ | x_t, label] − (w−1)·f_u). With
+    r = (1−τ)c²/τ, setting the derivatives with respect to f and f_u to zero gives
+
+        guided = 1/(1 + r·w²)
+        null = (p(1 + r·w²) + (1−p)·r·w(w−1)) / (p(1 + r)(1 + r·w²) + (1−p)·r·(w−1)²)
+
+    and f = (E[ε₁ | x_t, label] + r·w(w−1)·f_u)·guided. Raises ValueError unless 0 < p <= 1: without L_0 of its own f_u is free to
+    undo the prediction, and where t < skip nothing would hold it at all.
+    """
+    check_number("tau", tau, 0, 1)
+    if not 0 < label_dropout <= 1 or tau == 0:
+        raise ValueError(f"label_dropout must lie in (0, 1] and tau above 0, not {label_dropout!r} and {tau!r}.")
+    t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
+    r = (1 - tau) / tau * _skip_coefficient(schedule, t, skip).square()  # (T,), 0 where t < skip
+    w, p = weight, label_dropout
+    pull = 1 + r * w**2
+    null = (p * pull + (1 - p) * r * w * (w - 1)) / (p * (1 + r) * pull + (1 - p) * r * (w - 1) ** 2)
+    return null, 1 / pull
 
 
 def _noised(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedule,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .files import sole_writer
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import MAX_T, NoiseSchedule
-from .unet import PRESETS, UNet
+from .unet import NO_LABEL, PRESETS, UNet
 
 MAX_BATCH = 1_000_000
 # Name → channels and dimensions.
@@ -45,6 +46,7 @@ class TrainConfig:
     reading: str = "independent"  # of L_skip, see losses.py
     weighting: str = "uniform"  # of the timesteps, see losses.timestep_weight
     only_steps: int | None = None  # train only at the timesteps that a sampler of so many quadratic steps visits
+    label_dropout: float = 1.0  # share of the images shown without their label; at 1 the network takes no labels
     T: int = 1000
     batch: int = 128
     learning_rate: float = 2e-4
@@ -79,6 +81,7 @@ class TrainConfig:
         need(2 <= self.T <= MAX_T, "T", f"at least 2, at most {MAX_T:,}")
         need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
         need(self.only_steps is None or 1 <= self.only_steps <= self.T, "only_steps", f"in 1..{self.T}")
+        need(0 <= self.label_dropout <= 1, "label_dropout", "in [0, 1]")
         need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
         need(self.learning_rate > 0, "learning_rate", "above 0")
         need(self.clip > 0, "clip", "above 0")
@@ -123,6 +126,11 @@ def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tens
     check_kind("generator", generator, torch.Generator)
     t = torch.randint(0, T, (batch // 2 + batch % 2,), generator=generator, device=generator.device)
     return torch.cat([t, T - 1 - t])[:batch]
+
+
+def drop_labels(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Put NO_LABEL in the place of a random `share` of the labels (B,), so that one network learns to do with and without them."""
+    return torch.where(torch.rand(len(labels), generator=generator, device=labels.device) < share, NO_LABEL, labels)
 
 
 def seed_of(*key: int) -> int:
@@ -191,9 +199,9 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
     images = images if images is not None else _configured_data(config)
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
-    pixels = images.pixels.to(device)
+    pixels, labels = images.pixels.to(device), images.labels.to(device)
     visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
-    model, started_from = _new_model(config)
+    model, started_from = _new_model(config, len(images.classes) if config.label_dropout < 1 else 0)
     model, run = model.to(device), _Run(config, images, device, bf16, started_from)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -222,6 +230,10 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
             order = torch.randperm(len(images), generator=shuffle).to(device)
         batch = order[run.step % batches_per_epoch * config.batch:][:config.batch].chunk(config.shards)
         for shard in my_shards:
+            denoiser = network
+            if config.label_dropout < 1:  # drawn from a seed of their own: with labels or without, the rest is the same
+                generator.manual_seed(seed_of(config.seed, 3, run.step, shard))
+                denoiser = partial(network, label=drop_labels(labels[batch[shard]], config.label_dropout, generator))
             seed = seed_of(config.seed, 0, run.step, shard)
             generator.manual_seed(seed)
             x0 = images.augment(pixels[batch[shard]], generator)  # (B/shards, C, H, W) or (B/shards, C, L)
@@ -229,7 +241,7 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
             if visited is not None:
                 t = visited[t * len(visited) // config.T]  # as uniform over the visited ones as t is over all
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), _dropout_seed(model, device, seed):
-                losses = s2dm_loss(network, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
+                losses = s2dm_loss(denoiser, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
             if config.weighting != "uniform":
                 losses = losses * timestep_weight(t, schedule, config.weighting)
             loss = losses.mean() / len(my_shards)
@@ -347,17 +359,25 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value  # the step count is one number
 
 
-def _new_model(config: TrainConfig) -> tuple[UNet, dict | None]:
-    """The network to start from, and its training record: fresh weights drawn from the seed, or a checkpoint's."""
-    unet = PRESETS[config.preset]
+def _new_model(config: TrainConfig, classes: int) -> tuple[UNet, dict | None]:
+    """The network to start from, and its training record: fresh weights drawn from the seed, or a checkpoint's.
+
+    A checkpoint that takes no labels may be taught them.
+    """
+    unet = replace(PRESETS[config.preset], classes=classes)
     if config.start is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
             return UNet(unet), None
     known = config.start in checkpoints.zoo()
     model, record = checkpoints.load_model(checkpoints.pretrained_file(config.start) if known else config.start)
+    if classes and not model.config.classes:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, 2))
+            model = model.with_classes(classes)
     if replace(model.config, dropout=unet.dropout) != unet:
-        raise TrainingError(f"{config.start} is not a {config.preset} network: it has {model.config}.")
+        raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
+                            f"it has {model.config}.")
     return model.requires_grad_(True), record
 
 

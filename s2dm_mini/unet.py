@@ -5,14 +5,15 @@ Picture (B, C, H, W) goes down a ladder of resolutions and back up, each rung ha
     conv_in ─► down 0 ─► down 1 ─► … ─► mid ─► … ─► up 1 ─► up 0 ─► conv_out
                  └──────────┴───── skip connections ─────┴──────────┘
 
-Every residual block is told the timestep through an embedding of t added to its channels. Modules and parameters
-carry the names of diffusers' `UNet2DModel`, so that weights travel both ways without a translation table. Signals (B, C, L) go
-through the same blocks, with convolutions along one axis: `UNetConfig.dimensions`.
+Every residual block is told the timestep through an embedding of t added to its channels, and the class of the picture, in networks
+that know classes, through one more vector added to that embedding. Modules and parameters carry the names of diffusers'
+`UNet2DModel`, so that weights travel both ways without a translation table. Signals (B, C, L) go through the same blocks, with
+convolutions along one axis: `UNetConfig.dimensions`.
 """
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from .arguments import check_floating, check_kind, check_types, shown
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
+NO_LABEL = -1  # in place of a label: any class, as in the data
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class UNetConfig:
     attention_levels: tuple[int, ...] = (1,)
     norm_groups: int = 32
     dropout: float = 0.1
+    classes: int = 0  # that a label may name; 0: the network takes no labels
 
     def __post_init__(self):
         # JSON knows no tuples: a configuration read back from a checkpoint must equal the one written.
@@ -66,6 +69,8 @@ class UNetConfig:
         if not 1 <= self.blocks_per_level <= 16 or not 0 <= self.dropout < 1:
             raise ValueError(f"blocks_per_level must lie in 1..16 and dropout in [0, 1), "
                              f"not {self.blocks_per_level} and {self.dropout}.")
+        if self.classes < 0:
+            raise ValueError(f"classes must be at least 0, not {self.classes}.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -200,9 +205,10 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """ε_θ(x_t, t): predicts the noise in a noisy image (DDPM, appendix B).
+    """ε_θ(x_t, t): predicts the noise in a noisy image (DDPM, appendix B); ε_θ(x_t, t, label) if it knows classes.
 
     Call with x (B, C, H, W), or (B, C, L) where config.dimensions is 1, floating and t (B,) int64 or float timesteps; returns ε like x.
+    label: (B,) int64, 0..classes−1, or NO_LABEL for the prediction that takes every class for possible; without it, all are that.
     A freshly made network predicts ε = 0 everywhere, because its last convolution starts at zero.
     """
 
@@ -217,6 +223,8 @@ class UNet(nn.Module):
 
         self.conv_in = conv(config.image_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], c_time)
+        if config.classes:  # one row a class, and a last one for NO_LABEL
+            self.class_embedding = nn.Embedding(config.classes + 1, c_time)
 
         self.down_blocks = nn.ModuleList()
         handed_across = [widths[0]]  # width of every feature map that the way up receives
@@ -252,7 +260,7 @@ class UNet(nn.Module):
         # pictures only, and leaves the weights of signals as they are.)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         shape, flat = self.config.shape, self.config.dimensions == 2
         check_floating("x", x, "(B, ...)", empty=True)
         if tuple(x.shape[1:]) != shape:
@@ -260,8 +268,15 @@ class UNet(nn.Module):
                              f"(B, {', '.join(map(str, shape))}), not {tuple(x.shape)}.")
         if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_complex():
             raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {shown(t)}.")
+        if label is not None and (not isinstance(label, Tensor) or label.shape != x.shape[:1] or label.dtype != torch.int64):
+            raise ValueError(f"label must hold one int64 number an image, shape ({x.shape[0]},), not {shown(label)}.")
         dtype = self.conv_in.weight.dtype
-        time = F.silu(self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype)))  # (B, c_time)
+        time = self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype))  # (B, c_time)
+        if self.config.classes:
+            time = time + self._embed(torch.full_like(t, NO_LABEL, dtype=torch.int64) if label is None else label)
+        elif label is not None:
+            raise ValueError("this network was made without classes, so it takes no label; see UNetConfig.classes.")
+        time = F.silu(time)
 
         h = self.conv_in(x.to(dtype, memory_format=torch.channels_last if flat else torch.contiguous_format))
         across = [h]
@@ -285,9 +300,30 @@ class UNet(nn.Module):
         eps = self.conv_out(F.silu(self.conv_norm_out(h)))
         return eps.to(x.dtype, memory_format=torch.contiguous_format)  # like x
 
+    def _embed(self, label: Tensor) -> Tensor:
+        classes = self.config.classes
+        # On a GPU, looking at the values would make the host wait.
+        if label.device.type == "cpu" and not bool(((label >= NO_LABEL) & (label < classes)).all()):
+            raise ValueError(f"labels must be 0..{classes - 1}, or {NO_LABEL} for none, not {label.unique().tolist()}.")
+        return self.class_embedding(label % (classes + 1))  # −1 is the last row
 
-def for_sampling(network: UNet) -> Callable[[Tensor, Tensor], Tensor]:
-    """A copy of the network to draw many images with: a denoiser, as fast as its device allows.
+    def with_classes(self, classes: int) -> "UNet":
+        """A copy ready to be taught labels, which without a label computes as this network.
+
+        The rows of the classes are drawn at random (from torch's generator), small beside the time embedding, about 1 a number: rows
+        at zero, which would change nothing at first, have nothing to tell the layers behind them apart by, and learn far more slowly.
+        """
+        with torch.device("meta"):  # no weights are drawn
+            copied = UNet(replace(self.config, classes=classes))
+        weight = self.conv_in.weight
+        rows = torch.zeros(classes + 1, copied.class_embedding.embedding_dim)
+        rows[:-1].normal_(std=0.3)
+        copied.load_state_dict(copy.deepcopy(self.state_dict()) | {"class_embedding.weight": rows.to(weight)}, assign=True)
+        return copied.train(self.training)
+
+
+def for_sampling(network: UNet) -> Callable[..., Tensor]:
+    """A copy of the network to draw many images with: called as the network is, and as fast as its device allows.
 
     On a GPU: bf16 weights, compiled, and recorded as a CUDA graph, which launches the several hundred kernels of a call at once;
     with few channels or a small batch the GPU would wait for each. Compiling takes up to a minute, so it pays from some thousand
@@ -298,4 +334,4 @@ def for_sampling(network: UNet) -> Callable[[Tensor, Tensor], Tensor]:
         return network
     compiled = torch.compile(network.to(torch.bfloat16), mode="reduce-overhead")
     # A graph writes each answer to the same memory, and multistep samplers remember earlier answers: hence the clone.
-    return lambda x, t: compiled(x, t).clone()
+    return lambda x, t, label=None: compiled(x, t, label).clone()

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from s2dm_mini.denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk, gaussian_ddim_variance, relative_scale
+from s2dm_mini.denoisers import GaussianDenoiser, Guided, MixtureDenoiser, Shrunk, gaussian_ddim_variance, relative_scale
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.samplers import sample
 from s2dm_mini.schedule import NoiseSchedule
+from s2dm_mini.unet import NO_LABEL
 
 SCHEDULE = NoiseSchedule.linear()
 TIMES = [torch.tensor([0, 10, 300, 700, 999]), torch.tensor([0.5, 10.25, 300.0, 699.9, 999.0])]
@@ -291,3 +292,66 @@ def test_relative_scale_is_a_projection_in_float64():
     ours, theirs = (0.5 * x + 0.1 * x**2).astype(np.float32).astype(float), np.sin(x).astype(np.float32).astype(float)
     s = relative_scale(f, e, x0, 300, SCHEDULE, torch.Generator().manual_seed(4))
     assert s == pytest.approx((ours * theirs).sum() / (theirs**2).sum(), rel=2e-9)
+
+
+# ------------------------------------------------------------------------------------------------- guidance
+
+LABELS = torch.tensor([0, 4, 0])
+
+
+def labelled():
+    return MixtureDenoiser(MEANS, STDS, SCHEDULE, WEIGHTS, LABELS)
+
+
+def test_a_labelled_mixture_is_the_mixture_of_that_class():
+    x, t, every = noise(5, 2, seed=6), TIMES[0], labelled()
+    alone = {0: MixtureDenoiser(MEANS[[0, 2]], STDS[[0, 2]], SCHEDULE, WEIGHTS[[0, 2]])(x, t),
+             4: MixtureDenoiser(MEANS[[1]], STDS[[1]], SCHEDULE)(x, t), NO_LABEL: MixtureDenoiser(MEANS, STDS, SCHEDULE, WEIGHTS)(x, t)}
+    label = torch.tensor([0, 4, NO_LABEL, 4, 0])
+    wanted = torch.stack([alone[int(k)][i] for i, k in enumerate(label)])
+    torch.testing.assert_close(every(x, t, label), wanted, rtol=1e-10, atol=1e-12)
+    assert every(x, t).equal(alone[NO_LABEL])
+
+
+@pytest.mark.parametrize("weight", [-0.5, 0, 0.3, 1, 4])
+def test_guidance_is_its_formula_at_the_cost_of_one_call(weight):
+    x, t, label, asked = noise(4, 2, seed=7), torch.tensor([9, 200, 600, 999]), torch.tensor([0, 4, 4, 0]), []
+
+    def network(x, t, label):
+        asked.append(len(x))
+        return labelled()(x, t, label)
+
+    eps = Guided(network, label, weight)(x, t)
+    free, given = labelled()(x, t), labelled()(x, t, label)
+    torch.testing.assert_close(eps, (1 - weight) * free + weight * given, rtol=1e-10, atol=1e-12)
+    assert asked == [4 if weight in (0, 1) else 8]
+    torch.testing.assert_close(Guided(network, 4, weight)(x, t), Guided(network, torch.full((4,), 4), weight)(x, t))
+
+
+def test_shrinking_before_guidance_or_after_is_the_same():
+    s, x, t = shrinkage(SCHEDULE, 49, 0.5), noise(4, 2, seed=8), torch.tensor([40, 200, 600, 999])
+    after = Shrunk(Guided(labelled(), 4, 3.0), s)(x, t)
+    torch.testing.assert_close(Guided(Shrunk(labelled(), s), 4, 3.0)(x, t), after, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(after, s[t][:, None] * Guided(labelled(), 4, 3.0)(x, t), rtol=1e-12, atol=1e-14)
+
+
+def test_guided_samples_go_where_the_class_is():
+    x_T = noise(200, 2, seed=9)
+    away = {w: (sample(Guided(labelled(), 4, w), x_T, SCHEDULE, steps=50) - MEANS[1]).norm(dim=1) for w in (0, 1)}
+    assert away[1].mean() < 0.6 < away[0].mean()  # its one component has standard deviation 0.4
+
+
+def test_labels_and_weights_that_are_refused():
+    x, t = noise(2, 2), torch.tensor([3, 4])
+    with pytest.raises(ValueError, match="3 labels cannot go with 2 images"):
+        Guided(labelled(), torch.tensor([0, 4, 0]), 2)(x, t)
+    with pytest.raises(ValueError, match="label must be one whole number"):
+        Guided(labelled(), 0.5, 2)
+    with pytest.raises(ValueError, match="weight must be finite"):
+        Guided(labelled(), 0, float("inf"))
+    with pytest.raises(ValueError, match="made without labels"):
+        MixtureDenoiser(MEANS, STDS, SCHEDULE)(x, t, torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match=r"labels must be among \[0, 4\], or -1 for none, not \[3\]"):
+        labelled()(x, t, torch.tensor([3, 3]))
+    with pytest.raises(ValueError, match="labels must be 3 numbers, one a component"):
+        MixtureDenoiser(MEANS, STDS, SCHEDULE, labels=torch.tensor([0, 1]))

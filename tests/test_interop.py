@@ -16,6 +16,7 @@ CONFIGS = {
                                         norm_groups=4, dropout=0.1),
     "no attention": UNetConfig(image_size=8, channels=(16, 8, 8), blocks_per_level=1, attention_levels=(), norm_groups=8),
 }
+LABELLED = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, norm_groups=4, dropout=0.1, classes=3)
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -77,6 +78,20 @@ def test_pipeline_folder(config, tmp_path):
     torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), (ours / 2 + 0.5).clamp(0, 1), rtol=0, atol=2e-4)
 
 
+@torch.no_grad()
+def test_labels_travel(tmp_path):
+    """Through a folder and back, with the row for no label as the last one there."""
+    model, (x, t), label = network(LABELLED), inputs(LABELLED), torch.tensor([2, -1, 0])
+    save_pipeline(model, NoiseSchedule.linear(), tmp_path)
+    back, _ = load_pipeline(tmp_path)
+    assert back.config == LABELLED and torch.equal(back(x, t, label), model(x, t, label))
+    theirs = to_diffusers(model)
+    assert theirs.config.num_class_embeds == 4
+    eps = model(x, t, label)
+    answer = theirs(x, t, class_labels=torch.tensor([2, 3, 0])).sample
+    torch.testing.assert_close(answer, eps, rtol=1e-5, atol=1e-5 * eps.abs().max().item())
+
+
 def test_diffusers_network_in_a_sampler():
     model = network(CONFIGS["tiny"])
     x = inputs(model.config)[0]
@@ -100,7 +115,7 @@ def their_network(**changed):
 @pytest.mark.parametrize(("changed", "said"), [
     ({"flip_sin_to_cos": True}, "flip_sin_to_cos = True, where `UNet` is built with False"),
     ({"norm_eps": 1e-5}, "norm_eps = 1e-05"), ({"attention_head_dim": 8}, "attention_head_dim = 8"), ({"freq_shift": 0}, "freq_shift = 0"),
-    ({"out_channels": 6}, "out_channels = 6"), ({"num_class_embeds": 10}, "num_class_embeds = 10"),
+    ({"out_channels": 6}, "out_channels = 6"), ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep'"),
     ({"up_block_types": ("UpBlock2D", "UpBlock2D")}, "up_block_types = "),
     ({"down_block_types": ("DownBlock2D", "SkipDownBlock2D"), "up_block_types": ("SkipUpBlock2D", "UpBlock2D")}, "SkipDownBlock2D"),
     ({"sample_size": (8, 16)}, "sample_size = "), ({"norm_num_groups": 8, "block_out_channels": (16, 24)}, None),

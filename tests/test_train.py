@@ -292,7 +292,7 @@ def test_a_finished_run_has_nothing_to_resume(small, tmp_path):
 
 OTHER = {"data": "cifar10", "preset": "nano", "skip": 9, "tau": 0.99, "reading": "shared", "weighting": "p2", "T": 500, "batch": 4,
          "learning_rate": 2e-3, "warmup": 3, "clip": 2.0, "ema_decay": 0.5, "ema_ramp": False, "seed": 1, "precision": "bf16",
-         "shards": 2, "only_steps": 5}
+         "shards": 2, "only_steps": 5, "label_dropout": 0.1}
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -486,3 +486,68 @@ def test_impossible_settings(name, value, said):
 def test_a_training_needs_an_end():
     with pytest.raises(ValueError, match="steps, images or minutes"):
         TrainConfig()
+
+
+# ----------------------------------------------------------------------------------------------------- labels
+
+def spy_on_labels(monkeypatch, known=4):
+    """The labels that the network is shown, a list of (B,), one a call."""
+    seen, real = [], UNet.forward
+
+    def watched(model, x, t, label=None):
+        seen.append(label)
+        return real(model, x, t, label)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    return seen
+
+
+def test_labels_go_with_their_images_and_change_nothing_else(small, monkeypatch):
+    """With labels the network sees the images, t and ε₁ that it sees without; each label is its image's, or dropped."""
+    plain, labelled, labels = spy(monkeypatch), [], spy_on_labels(monkeypatch)
+    last(train(replace(BASE, steps=6), small))
+    assert labels == [None] * 6
+    labels.clear()
+    with monkeypatch.context() as patch:
+        labelled = spy(patch)
+        last(train(replace(BASE, steps=6, label_dropout=0.4), small))
+    assert len(plain) == 12 and all(a.equal(b) for one, two in zip(plain[:6], labelled, strict=True) for a, b in zip(one, two, strict=True))
+    scenes = torch.cat([data.to_unit_range(small.pixels), data.to_unit_range(small.pixels).flip(3)])
+    dropped = 0
+    for (x0, _, _), label in zip(labelled, labels, strict=True):
+        index = torch.cdist(x0.flatten(1), scenes.flatten(1)).argmin(1) % 28
+        assert ((label == small.labels[index]) | (label == -1)).all()
+        dropped += int((label == -1).sum())
+    assert 8 <= dropped <= 32  # of 48
+
+
+def test_the_share_that_loses_its_label():
+    labels = torch.arange(10).repeat(1_000)
+    kept = training.drop_labels(labels, 0.1, torch.Generator().manual_seed(0))
+    assert ((kept == labels) | (kept == -1)).all() and abs((kept == -1).float().mean() - 0.1) < 0.015
+    assert training.drop_labels(labels, 0.0, torch.Generator()).equal(labels)
+
+
+def test_labelled_training_resumes_to_the_bit(small, tmp_path):
+    config = replace(BASE, steps=4, label_dropout=0.3)
+    last(train(replace(config, out=tmp_path / "whole"), small))
+    last(train(replace(config, steps=2, out=tmp_path / "parts"), small))
+    last(train(replace(config, out=tmp_path / "parts"), small, resume=True))
+    (whole, header), (parts, _) = state(tmp_path / "whole"), state(tmp_path / "parts")
+    assert same(whole, parts) and header["unet"]["classes"] == 4 and whole["model.class_embedding.weight"].abs().amax(1).min() > 0
+
+
+def test_a_network_without_labels_can_be_taught_them(small, tmp_path):
+    """Where all labels but few are dropped, its first step starts from the same answers. Not the other way round."""
+    config = replace(BASE, steps=1, start=str(tmp_path / "plain" / "model.safetensors"))
+    last(train(replace(config, start=None, steps=3, out=tmp_path / "plain"), small))
+    torch.manual_seed(0)
+    losses = [last(train(replace(config, label_dropout=share, out=tmp_path / str(share)), small)).loss for share in (1.0, 0.999, 0.2)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and losses[2] != pytest.approx(losses[0], rel=1e-6)
+    assert torch.initial_seed() == 0 and torch.randn(1).item() == torch.randn(1, generator=torch.Generator().manual_seed(0)).item()
+    taught = str(tmp_path / "0.2" / "model.safetensors")
+    assert load_model(taught)[0].config.classes == 4
+    with pytest.raises(TrainingError, match="not a tiny network: it has .*classes=4"):
+        next(train(replace(config, start=taught), small))
+    with pytest.raises(TrainingError, match="not a tiny network of 10 classes: it has .*classes=4"):
+        next(train(replace(config, start=taught, label_dropout=0.2), replace(small, classes=data.CIFAR10_CLASSES)))

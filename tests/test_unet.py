@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from s2dm_mini import NoiseSchedule, for_sampling, sample
-from s2dm_mini.unet import PRESETS, UNet, UNetConfig, Upsample, timestep_embedding
+from s2dm_mini.unet import NO_LABEL, PRESETS, UNet, UNetConfig, Upsample, timestep_embedding
 
 PARAMETERS = {"tiny": 280_755, "nano": 1_525_411, "compact": 7_238_563, "paper": 35_746_307, "paper64": 78_700_803}
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -24,7 +24,7 @@ def diffusers_twin(config):
         down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         freq_shift=1, flip_sin_to_cos=False, downsample_padding=0, attention_head_dim=None,
-        norm_num_groups=config.norm_groups, norm_eps=1e-6)
+        norm_num_groups=config.norm_groups, norm_eps=1e-6, num_class_embeds=config.classes + 1 if config.classes else None)
 
 
 def with_random_weights(config, seed=0):
@@ -216,3 +216,49 @@ def test_configuration_survives_json():
 
     for config in PRESETS.values():
         assert UNetConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+# ----------------------------------------------------------------------------------------------------- labels
+
+LABELLED = replace(SMALL, classes=3)
+
+
+@torch.no_grad()
+def test_labels_are_those_of_diffusers():
+    ours, theirs = with_random_weights(LABELLED), diffusers_twin(LABELLED).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x, t = batch(LABELLED, 4), torch.tensor([3, 500, 500, 871])
+    for label, row in (([0, 2, 1, 0], [0, 2, 1, 0]), ([1, -1, -1, 2], [1, 3, 3, 2])):
+        wanted = theirs(x, t, class_labels=torch.tensor(row)).sample
+        torch.testing.assert_close(ours(x, t, torch.tensor(label)), wanted, rtol=1e-5, atol=1e-5)
+    assert ours(x, t).equal(ours(x, t, torch.full((4,), NO_LABEL)))
+    assert all((ours(x, t, torch.full((4,), k)) - ours(x, t)).abs().amax((1, 2, 3)).min() > 1e-3 for k in range(3))
+    assert for_sampling(ours)(x, t, torch.tensor([0, 2, 1, 0])).equal(ours(x, t, torch.tensor([0, 2, 1, 0])))
+
+
+@torch.no_grad()
+def test_a_network_that_is_given_classes_computes_as_before_without_a_label():
+    model, x, t = with_random_weights(SMALL), batch(SMALL), torch.tensor([5, 900])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(0)
+    taught = model.with_classes(3)
+    assert taught.config == LABELLED and taught(x, t).equal(model(x, t)) and taught.training == model.training
+    rows = taught.class_embedding.weight
+    assert (rows[3] == 0).all() and 0.2 < rows[:3].std() < 0.4 and len({tuple(row.tolist()) for row in rows}) == 4
+    for parameter in taught.parameters():
+        assert parameter.requires_grad
+        parameter.fill_(0.1)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())  # a copy, not the same memory
+
+
+def test_labels_that_are_refused():
+    x, t = batch(SMALL), torch.tensor([5, 900])
+    with pytest.raises(ValueError, match="made without classes, so it takes no label"):
+        UNet(SMALL)(x, t, torch.tensor([0, 1]))
+    for label in ([0, 3], [-2, 0]):
+        with pytest.raises(ValueError, match=r"labels must be 0\.\.2, or -1 for none"):
+            UNet(LABELLED)(x, t, torch.tensor(label))
+    with pytest.raises(ValueError, match=r"label must hold one number an image, shape \(2,\), not \(1,\)"):
+        UNet(LABELLED)(x, t, torch.tensor([0]))
+    with pytest.raises(ValueError, match="classes must be at least 0, not -1"):
+        replace(SMALL, classes=-1)

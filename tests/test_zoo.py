@@ -86,9 +86,10 @@ def test_ctrl_c_stops_the_zoo_and_the_same_command_goes_on(tmp_path):
 def test_every_size_trains_the_members_that_it_names():
     for families in SIZES.values():
         for family, plan in families.items():
-            preset, data = family.split("-")
+            preset, data, *labels = family.split("-")
             for config in (plan.base, plan.tune):
                 assert (config.preset, config.data, config.tau) == (preset, data, 1.0), family
+                assert (config.label_dropout < 1) == (labels == ["classes"]), family
             assert set(plan.twins) <= set(TWINS)
 
 
