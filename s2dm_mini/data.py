@@ -172,7 +172,7 @@ def unpack_cifar10(archive: Path, folder: Path) -> None:
         if len(unpacked) > limit:
             raise DataError(f"{archive} unpacks to more than {limit:,} bytes: it is not CIFAR-10's binary archive. Delete it and run "
                             f"`python -m s2dm_mini fetch cifar10` again.")
-        with tarfile.open(fileobj=io.BytesIO(unpacked)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:  # plain: a second packing inside is not CIFAR-10's
             members = {}
             for member in tar:
                 inside, _, name = member.name.removeprefix("./").rpartition("/")

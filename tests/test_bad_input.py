@@ -176,6 +176,7 @@ _RECORD = "a record: made by the library, not from a user's numbers"
 _FILES = "takes a file or a folder: tests/stress/fuzz.py and the module's own tests damage those"
 _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
+_LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
     **dict.fromkeys(["schedule.per_image", "train.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
                      "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "interpolation.check_values",
@@ -193,6 +194,8 @@ REASONS = {
     **dict.fromkeys(["strips.family", "strips.nearest", "strips.s2dm", "strips.grid", "strips.latents", "strips.end_latent",
                      "strips.views", "strips.plane", "strips.nearest_cell", "strips.smoothness", "strips.complaint",
                      "ledger.theoretical_scale"], _SETTINGS),
+    **dict.fromkeys(["losses.guided_s2dm_loss", "losses.guided_shrinkage", "denoisers.Guided", "denoisers.Guided.__call__",
+                     "train.drop_labels", "unet.UNet.with_classes"], _LABELS),
     **dict.fromkeys(["schedule.NoiseSchedule.to", "data.fingerprint", "prediction.cifar10_eigenvalues", "strips.families",
                      "strips.network", "strips.forget", "train.best_device", "train.device_name", "unet.UNetConfig.to_dict",
                      "unet.for_sampling", "checkpoints.git_commit", "checkpoints.network_hash", "checkpoints.images_seen",
@@ -203,7 +206,7 @@ MODULES = ("schedule", "losses", "denoisers", "samplers", "latents", "prediction
            "unet", "ledger", "results", "checkpoints")
 ABOVE = {"arguments": "the checks themselves", "files": "files", "celeba": "an archive, which it checks", "tune": "a command",
          "scales": "families of numbers for denoisers.Shrunk", "optimum": "searches over prediction",
-         "signals": "data drawn like data.shapes; test_signals tries it", "compare_signals": "a command",
+         "signals": "data drawn like data.shapes; test_signals tries it", "compare_signals": "a command", "evaluate_classes": "a command",
          "__main__": "commands, whose options tyro checks", "classifier": "training, like train",
          "features": "networks that look at pixels, which they check", "evaluate": "commands", "compare_interpolations": "commands",
          "explorer": "widgets over strips.Setting", "interop": "diffusers' own objects", "plots": "figures", "strip_pictures": "figures",
