@@ -95,6 +95,7 @@ def run(code: str, log: str) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's background job start with Ctrl-C ignored
     exec(code, {"__name__": "__main__"})
 
 
