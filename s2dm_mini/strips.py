@@ -126,7 +126,7 @@ def families() -> dict[str, list[Trained]]:
     found: dict[str, list[Trained]] = {}
     try:
         for name, entry in sorted(zoo().items()):
-            if entry["unet"].get("dimensions", 2) != 2:  # signals are no pictures
+            if entry["unet"].get("dimensions", 2) != 2 or entry["unet"].get("classes"):  # signals, and twins of L_0 that know classes
                 continue
             config = entry["record"]["config"]
             network = Trained(name, config["skip"], config["tau"], entry["unet"]["image_size"])
