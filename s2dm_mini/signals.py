@@ -17,12 +17,10 @@ from .data import Images
 
 @dataclass
 class Signals(Images):
-    """A data set of signals in memory; `train` takes it as it takes `Images`.
-
-    pixels: (N, C, L) float32 within −1..1. Nothing is scaled or mirrored: played backwards, a heartbeat is none.
-    """
+    """A data set of signals in memory, with pixels (N, C, L) float32 within −1..1; `train` takes it as it takes `Images`."""
 
     def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The signals as they are, neither scaled nor mirrored: played backwards, a heartbeat is none."""
         return pixels
 
 

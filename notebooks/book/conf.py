@@ -99,8 +99,9 @@ def leave_drafts_out(app, config) -> None:
 def read_docstring(app, what, name, obj, options, lines) -> None:
     # The indentation of a module's docstring means what it says; autodoc takes some of it away where all but the first line have it.
     lines[:] = to_rest(obj.__doc__.splitlines() if what == "module" and obj.__doc__ else lines)
-    if dataclasses.is_dataclass(obj):
-        lines += ["::", "", *["    " + line for line in fields_as_written(obj)], ""]
+    fields = fields_as_written(obj) if dataclasses.is_dataclass(obj) else []
+    if fields:
+        lines += ["::", "", *["    " + line for line in fields], ""]
 
 
 def fields_as_written(cls: type) -> list[str]:
