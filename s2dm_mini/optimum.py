@@ -131,7 +131,7 @@ def _downhill(distance: Objective, scale: Callable[[Tensor], Tensor], start: Ten
 
     def ask() -> Tensor:
         search.zero_grad()
-        value = distance(scale(numbers))
+        value = distance(scale(numbers).clamp(-1e6, 1e6))  # a line search may look farther away than a scale may be
         value.backward()
         return value
 
