@@ -131,7 +131,8 @@ def _downhill(distance: Objective, scale: Callable[[Tensor], Tensor], start: Ten
 
     def ask() -> Tensor:
         search.zero_grad()
-        value = distance(scale(numbers).clamp(-1e6, 1e6))  # a line search may look farther away than a scale may be
+        asked = scale(numbers).clamp(-1e6, 1e6)  # a line search may look farther away than a scale may be, or at NaN
+        value = distance(asked) if bool(asked.isfinite().all()) else asked.sum()
         value.backward()
         return value
 
