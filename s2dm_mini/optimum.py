@@ -39,7 +39,7 @@ def gaussian_objective(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: st
     """`prediction.gaussian_distance` as a differentiable function of the scale: Σ(√v_out − √v)² over the directions (D,)."""
     v = torch.as_tensor(eigenvalues, dtype=torch.float64)
     exact, x_T = GaussianDenoiser(torch.zeros_like(v), v, schedule), torch.ones(1, len(v), dtype=torch.float64)
-    return lambda scale: (_walk(Shrunk(exact, scale), x_T, schedule, sampler, steps, spacing)[0].abs() - v.sqrt()).square().sum()
+    return lambda scale: (_walk(_scaled(exact, scale), x_T, schedule, sampler, steps, spacing)[0].abs() - v.sqrt()).square().sum()
 
 
 def mixture_objective(data: MixtureDenoiser, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform",
@@ -53,7 +53,7 @@ def mixture_objective(data: MixtureDenoiser, schedule: NoiseSchedule, sampler: s
         raise ValueError(f"quantiles need data on a line, D = 1, not D = {data.means.shape[1]}.")
     probability = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     x_T, wanted = torch.special.ndtri(probability)[:, None], mixture_quantiles(data, probability)
-    return lambda scale: (_walk(Shrunk(data, scale), x_T, schedule, sampler, steps, spacing)[:, 0].sort().values - wanted).square().mean()
+    return lambda scale: (_walk(_scaled(data, scale), x_T, schedule, sampler, steps, spacing)[:, 0].sort().values - wanted).square().mean()
 
 
 def mixture_quantiles(data: MixtureDenoiser, probability: Tensor) -> Tensor:
@@ -124,6 +124,13 @@ def _walk(denoiser: Denoiser, x: Tensor, schedule: NoiseSchedule, sampler: str, 
     return x
 
 
+def _scaled(exact: Denoiser, scale: Tensor) -> Shrunk:
+    """`Shrunk` by (T,) numbers that it does not look at: a line search tries larger ones than a user may."""
+    shrunk = Shrunk(exact, torch.ones_like(scale))
+    shrunk.scale = scale
+    return shrunk
+
+
 def _downhill(distance: Objective, scale: Callable[[Tensor], Tensor], start: Tensor) -> Best:
     numbers = start.clone().requires_grad_(True)
     search = torch.optim.LBFGS([numbers], max_iter=300, history_size=20, tolerance_grad=1e-9, tolerance_change=1e-12,
@@ -131,8 +138,7 @@ def _downhill(distance: Objective, scale: Callable[[Tensor], Tensor], start: Ten
 
     def ask() -> Tensor:
         search.zero_grad()
-        asked = scale(numbers).clamp(-1e6, 1e6)  # a line search may look farther away than a scale may be, or at NaN
-        value = distance(asked) if bool(asked.isfinite().all()) else asked.sum()
+        value = distance(scale(numbers))
         value.backward()
         return value
 
