@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import checkpoints, data, metrics, results
 from .denoisers import Guided
-from .evaluate import open_network, starting_noise
+from .evaluate import open_network, open_reference, starting_noise
 from .features import ClassifierFeatures
 from .interpolation import read_factors
 from .ledger import scaled
@@ -85,9 +85,13 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
                "commit": checkpoints.git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "command": command}
     rows = []
     for k, name in [*enumerate(images.classes), (None, "all")]:
-        mine, its = (slice(None), slice(None)) if k is None else (label == k, images.labels == k)
-        those = images if k is None else data.Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
-        real = metrics.reference(those, features)
+        mine = label == k if k is not None else slice(None)
+        if k is None:
+            real = open_reference(config["data"], size, features)
+        else:
+            its = images.labels == k
+            those = data.Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
+            real = metrics.reference(those, features)
         kid, _ = metrics.kernel_distance(real.features, x[mine])
         precision, recall = metrics.precision_recall(real.features, x) if k is None else (float("nan"), float("nan"))
         rows.append(common | {"class": name, "accuracy": round(right[mine].double().mean().item(), 4), "kid": round(kid, 6),

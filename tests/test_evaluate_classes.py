@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from s2dm_mini import NoiseSchedule, UNet, data, metrics, sample
+from s2dm_mini import evaluate as evaluation
 from s2dm_mini import evaluate_classes as module
 from s2dm_mini.checkpoints import save_model
 from s2dm_mini.denoisers import Guided, Shrunk
@@ -33,7 +34,8 @@ def network():
 def checkpoint(network, tmp_path, monkeypatch):
     """Its file, and forty scenes of its size in place of twenty thousand."""
     monkeypatch.setenv("S2DM_DATA", str(tmp_path))
-    monkeypatch.setattr(module, "load_data", lambda name, size: data.shapes(40, size))
+    for place in (module, evaluation):
+        monkeypatch.setattr(place, "load_data", lambda name, size: data.shapes(40, size))
     config = asdict(TrainConfig(data="shapes", preset="tiny", label_dropout=0.1, steps=1))
     save_model(tmp_path / "net.safetensors", network, {"config": config, "images_seen": 8}, torch.float32)
     return str(tmp_path / "net.safetensors")
