@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -205,13 +205,19 @@ def killed_fetch(folder: Path, kills: int, moments: random.Random) -> Complaints
         return half(place) or (f"left behind: {', '.join(left)}" if left else "")
 
     with served(archive, seconds=0.4) as url:
-        child, begin = fetching(folder / "reference"), time.monotonic()
-        assert child.end() == 0, child.said()
-        duration, complaints, tries = time.monotonic() - begin, [], 0
-        while len(complaints) < kills:
-            place, tries = folder / f"run{tries}", tries + 1
-            if fetching(place).kill(moments.uniform(0, duration)):
-                complaints.append(half(place) or rest(place))
+        return killed_at_random(folder, kills, moments, fetching, lambda place: half(place) or rest(place))
+
+
+def killed_at_random(folder: Path, kills: int, moments: random.Random, begin: Callable[[Path], Child],
+                     complaint: Callable[[Path], str]) -> Complaints:
+    """Begin in one new folder after the other, kill at any moment of the time an undisturbed run takes, and ask for the complaint."""
+    child, start = begin(folder / "reference"), time.monotonic()
+    assert child.end() == 0, child.said()
+    duration, complaints, tries = time.monotonic() - start, [], 0
+    while len(complaints) < kills:
+        place, tries = folder / f"run{tries}", tries + 1
+        if begin(place).kill(moments.uniform(0, duration)):
+            complaints.append(complaint(place))
     return complaints
 
 
@@ -280,13 +286,7 @@ def killed_reproduction(folder: Path, kills: int, moments: random.Random, notebo
         return half(out) or (f"done twice: {again}" if again else "") or (f"the page lacks {missing}" if missing else "") or (
             f"left behind: {left}" if left else "")
 
-    child, begin = reproducing(folder / "reference"), time.monotonic()
-    assert child.end() == 0, child.said()
-    duration, complaints, tries = time.monotonic() - begin, [], 0
-    while len(complaints) < kills:
-        out, tries = folder / f"run{tries}", tries + 1
-        if reproducing(out).kill(moments.uniform(0, duration)):
-            complaints.append(half(out) or rest(out))
+    complaints = killed_at_random(folder, kills, moments, reproducing, lambda out: half(out) or rest(out))
     deadline = time.monotonic() + 20
     kernels = {int(line.split()[1]) for line in ran.read_text().splitlines()}
     while (alive := [pid for pid in kernels if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:

@@ -1,14 +1,14 @@
 """How hard the package is to break, from what was measured: python tests/stress/table.py
 
-The scripts beside this one (crash.py, fuzz.py, mutants.py, coverage.sh) each leave a row in data/results/hardness.csv through `record`;
-this prints them as the table of CONTRIBUTING.md.
+The scripts beside this one (crash.py, fuzz.py, mutants.py, covered.py) each leave a row in data/results/hardness.csv through `record`;
+this prints them as a table.
 """
 from datetime import UTC, datetime
 
 import torch
 
 from s2dm_mini.checkpoints import git_commit
-from s2dm_mini.results import RESULTS, append_row, read_rows, write_rows
+from s2dm_mini.results import RESULTS, read_rows, write_rows
 from s2dm_mini.train import device_name
 
 HARDNESS = RESULTS / "hardness.csv"
@@ -22,14 +22,13 @@ def record(what: str, tried: int, survived: int, seconds: float, command: str) -
     """
     row = {"what": what, "tried": tried, "survived": survived, "seconds": round(seconds), "command": command,
            "device": device_name(torch.device("cpu")), "commit": git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
-    if HARDNESS.exists() and (others := [old for old in read_rows(HARDNESS) if old["what"] != what]):
-        write_rows(HARDNESS, others)
-        append_row(HARDNESS, row)
-    else:
-        write_rows(HARDNESS, [row])
+    others = [old for old in read_rows(HARDNESS) if old["what"] != what] if HARDNESS.exists() else []
+    write_rows(HARDNESS, [*others, row])
 
 
 def main() -> None:
+    if not HARDNESS.exists():
+        raise SystemExit(f"{HARDNESS} is not there: nothing has been measured yet; make stress measures it all.")
     print("| what | tried | as it should | | minutes | command | commit |\n| --- | ---: | ---: | ---: | ---: | --- | --- |")
     for row in read_rows(HARDNESS):
         tried, survived = int(row["tried"]), int(row["survived"])
