@@ -206,8 +206,7 @@ def celeba(split: str = "train", size: int = 64, folder: Path | str | None = Non
     """
     from .celeba import SPLITS, mapped_pixels  # which imports this module
 
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    check_name("split", split, SPLITS)
     pixels = mapped_pixels(Path(folder) if folder is not None else data_folder(), size)[split]
     return Images(f"celeba{size}-{split}", pixels, torch.zeros(len(pixels), dtype=torch.int64), ("face",))
 
