@@ -8,6 +8,7 @@ An input is survived if what comes out is right or one of the package's own erro
 are whole files with bytes changed, lost or doubled, and files written by the rules whose contents make no sense.
 """
 import argparse
+import contextlib
 import copy
 import gzip
 import io
@@ -20,19 +21,21 @@ import tarfile
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import torch
+from PIL import Image
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = map(str, (TESTS, TESTS.parent))  # the package beside these tests, whichever is installed
 
 import test_bad_input as bad  # noqa: E402
 
-from s2dm_mini import checkpoints, data, metrics, reproduce, results  # noqa: E402
+from s2dm_mini import celeba, checkpoints, data, metrics, reproduce, results  # noqa: E402
 from s2dm_mini.unet import UNet, UNetConfig  # noqa: E402
 
 OWN = (checkpoints.CheckpointError, data.DataError, results.ResultsError, reproduce.ReproductionError)
@@ -140,6 +143,41 @@ def cifar10_archive(rng: random.Random, folder: Path) -> None:
         for path in there:
             assert path == archive or (path.parent == target / "cifar-10-batches-bin" and path.is_file() and not path.is_symlink()
                                        and path.stat().st_size == RECORDS * data.RECORD_BYTES and path.stat().st_mode & 0o7000 == 0)
+
+
+def photograph() -> bytes:
+    """A JPEG of CelebA's size, and of few bytes."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(celeba.PHOTOGRAPH).convert("RGB").save(file, "JPEG", quality=20)
+    return file.getvalue()
+
+
+PHOTOGRAPH = photograph()
+
+
+def celeba_archive(rng: random.Random, folder: Path) -> None:
+    names = [f"{i + 1:06}.jpg" for i in range(3)]
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name in rng.sample(names, len(names) - (rng.random() < 0.1)):
+            info = zipfile.ZipInfo(celeba.INSIDE + name)
+            if rng.random() < 0.1:
+                info.filename = rng.choice(("../" + name, "/" + info.filename, celeba.INSIDE, info.filename + "/", name, "\0", "ε" * 99))
+            if rng.random() < 0.1:
+                info.external_attr = rng.choice((0o120777, 0o020666, 0o010644, 0o040755, 0o104755)) << 16
+            if rng.random() < 0.1:
+                info.compress_type = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+            archive.writestr(info, damaged(rng, PHOTOGRAPH) if rng.random() < 0.3 else PHOTOGRAPH)
+    (folder / celeba.ARCHIVE).write_bytes(damaged(rng, whole.getvalue()) if rng.random() < 0.5 else whole.getvalue())
+    listed = "".join(f"{name} {rng.randrange(3)}\n" for name in names).encode()
+    (folder / celeba.LIST).write_bytes(damaged(rng, listed) if rng.random() < 0.1 else listed)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its bar, a hundred thousand times
+            pixels = celeba.mapped_pixels(folder, size=8)
+        assert sum(map(len, pixels.values())) == len(names) and all(part.shape[1:] == (3, 8, 8) for part in pixels.values())
+    finally:
+        there = {path.name for path in folder.iterdir() if not path.name.startswith((".celeba8-", "celeba8-"))}
+        assert there == {celeba.ARCHIVE, celeba.LIST}, f"something else was written: {there}"
 
 
 def safetensors_file(rng: random.Random, tensors: dict[str, torch.Tensor], ours: object) -> bytes:
@@ -253,6 +291,7 @@ def arguments(rng: random.Random, folder: Path) -> None:
 READERS: dict[str, tuple[Callable[[random.Random, Path], None], str]] = {
     "cifar10-file": (cifar10_file, "damaged CIFAR-10 files"),
     "cifar10-archive": (cifar10_archive, "damaged CIFAR-10 archives"),
+    "celeba-archive": (celeba_archive, "damaged CelebA archives and lists"),
     "checkpoint": (checkpoint, "damaged checkpoints"),
     "reference": (reference, "damaged references of the metrics"),
     "results": (results_table, "odd and damaged tables of results"),
