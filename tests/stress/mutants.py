@@ -144,7 +144,9 @@ def slots(node: ast.AST, where: str = "", inside: bool = False) -> Iterator[tupl
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
             if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr) or docstring or getattr(child, "name", "") == "__repr__":
                 continue
-            inner = f"{where}.{child.name}".strip(".") if isinstance(child, ast.FunctionDef | ast.ClassDef) else where
+            # A function within another is exchanged with it.
+            named = isinstance(child, ast.FunctionDef | ast.ClassDef) and not inside
+            inner = f"{where}.{child.name}".strip(".") if named else where
             yield inner, inside, node, field, index, child
             if ast.unparse(child).startswith("warnings.warn(") or isinstance(child, ast.keyword) and child.arg == "strict":
                 continue
