@@ -154,7 +154,9 @@ def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False,
     right = isinstance(t, Tensor) and t.dtype != torch.bool and not t.is_complex() and (t.ndim == 1 or shape != "(B,)")
     if not right or (whole and t.is_floating_point()):
         raise ValueError(f"{name} must be a tensor {shape} of {'integer ' if whole else ''}timesteps, not {shown(t)}.")
-    if t.device.type == "cpu" and t.numel() and not (t.min() >= 0 and t.max() <= T - 1):
-        raise ValueError(f"{name} must lie in 0..{T - 1} for T = {T} timesteps, not in {t.min()}..{t.max()}.")
+    if t.device.type == "cpu" and t.numel():
+        first, last = t.min().item(), t.max().item()  # as numbers: compared with an int8, T − 1 would overflow
+        if not (first >= 0 and last <= T - 1):
+            raise ValueError(f"{name} must lie in 0..{T - 1} for T = {T} timesteps, not in {first}..{last}.")
 
 

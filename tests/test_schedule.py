@@ -223,3 +223,40 @@ def test_bad_tables(alpha_bar, said):
 def test_shapes_that_do_not_fit(eps, t):
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         NoiseSchedule.linear(10).add_noise(torch.zeros(2, 3), torch.zeros(eps), torch.zeros(t, dtype=torch.int64))
+
+
+SCHEDULE, X, HALF = NoiseSchedule.linear(100), torch.zeros(2, 3), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: NoiseSchedule("x"), "alpha_bar must be real numbers"),
+    (lambda: NoiseSchedule.linear(10, beta_start="x"), "beta_start must lie in"),
+    (lambda: NoiseSchedule.linear(10, beta_end="x"), "beta_end must lie in"),
+    (lambda: SCHEDULE.alpha_bar_at(0.5), "t must be a tensor of any shape of timesteps"),
+    (lambda: SCHEDULE.alpha_skip(torch.tensor([0.5]), 1), "t must be a tensor of any shape of integer timesteps"),
+    (lambda: SCHEDULE.add_noise(X.long(), X, HALF), r"x0 must be a floating tensor"),
+    (lambda: SCHEDULE.add_noise(X, X.long(), HALF), r"eps must be a floating tensor"),
+    (lambda: SCHEDULE.add_noise(X, X, [0, 1]), r"x0 and eps must share one shape .*and \[0, 1\]"),
+    (lambda: SCHEDULE.predict_x0(X.long(), X, HALF), r"x must be a floating tensor"),
+    (lambda: SCHEDULE.predict_x0(X[:1], X, HALF), r"x and eps must share one shape .*\(1, 3\), \(2, 3\)"),
+    (lambda: timesteps(0, 1), r"T must be an integer in 1\.\.100000, not 0"),
+    (lambda: timesteps(10, 2, 3), "spacing must be one of"),
+    (lambda: timesteps(10, 2, "logsnr", [0.5] * 10), r"alpha_bar must be a tensor \(10,\), as a schedule of T = 10 has it"),
+    (lambda: timesteps(10, 2, "logsnr", SCHEDULE.alpha_bar), r"alpha_bar must be a tensor \(10,\), .*not torch.float64 of shape"),
+])
+def test_a_refusal_names_what_it_refuses(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
+
+
+def test_the_longest_schedule_and_the_shortest_grid():
+    assert NoiseSchedule.linear(100_000, 1e-7, 1e-6).T == 100_000
+    with pytest.raises(ValueError, match="at most 100,000"):
+        NoiseSchedule(torch.linspace(0.9, 0.1, 100_001, dtype=torch.float64))
+    assert timesteps(100_000, 1).tolist() == timesteps(1, 1).tolist() == [0]
+
+
+def test_timesteps_of_few_bits_reach_back_as_far_as_others():
+    t = torch.tensor([5, 100], dtype=torch.int8)
+    assert torch.equal(NoiseSchedule.linear(400).alpha_skip(t, 90), NoiseSchedule.linear(400).alpha_skip(t.long(), 90))
+    assert torch.equal(NoiseSchedule.linear(400).alpha_skip(t, 300), torch.ones(2, dtype=torch.float64))
