@@ -142,3 +142,30 @@ def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
             invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=refinements)
     with pytest.raises(ValueError, match="left the finite numbers"):
         invert(lambda x, t: x * 1e30, torch.ones(1, 1), SCHEDULE, refinements=3)
+
+
+A, HALFWAY = torch.ones(3), torch.tensor([0.5])
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: interpolate(A, -A, 1), "frames must be an integer in 2..10000, not 1"),
+    (lambda: interpolate(A, -A, 10_001), "frames must be an integer in 2..10000, not 10001"),
+    (lambda: interpolate(A, -A, way=1), "way must be one of slerp, lerp"),
+    (lambda: interpolate([1.0], A), "a must be a floating tensor"),
+    (lambda: lerp([1.0], A, HALFWAY), "a must be a floating tensor"),
+    (lambda: lerp(A, [1.0], HALFWAY), "b must be a floating tensor"),
+    (lambda: lerp(A, A, torch.tensor([0.1, math.inf])), "a, b and weight must be finite.*1 of 2 values"),
+    (lambda: invert(None, A[None], SCHEDULE), "denoiser must be a function"),
+    (lambda: invert(lambda x, t: x, [1.0], SCHEDULE), "x0 must be a floating tensor"),
+    (lambda: invert(lambda x, t: x, A[None] * math.nan, SCHEDULE), "x0 must be finite"),
+    (lambda: invert(lambda x, t: x, A[None], 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: invert(lambda x, t: x, A[None], SCHEDULE, refinements=1_001), r"refinements must be an integer in 0\.\.1000"),
+])
+def test_a_refusal_names_what_it_refuses(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
+
+
+def test_as_many_frames_and_refinements_as_there_may_be():
+    assert interpolate(A, 2 * A, 10_000, "lerp").shape == (10_000, 3)
+    assert invert(lambda x, t: 0 * x, A[None], SCHEDULE, steps=1, refinements=1_000).isfinite().all()

@@ -336,3 +336,47 @@ def test_guided_shrinkage_solves_the_normal_equations(weight, dropout, skip=49, 
 def test_guided_shrinkage_needs_a_null_branch_of_its_own(dropout, tau):
     with pytest.raises(ValueError, match="label_dropout must lie in .* and tau above 0"):
         guided_shrinkage(SCHEDULE, 2.0, dropout, 49, tau)
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+PIXELS, WHEN, LABEL = torch.zeros(2, 3), torch.tensor([5, 500]), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: simple_loss(None, PIXELS, WHEN, SCHEDULE), "denoiser must be a function"),
+    (lambda: simple_loss(denoiser, PIXELS.long(), WHEN, SCHEDULE), "x0 must be a floating tensor"),
+    (lambda: simple_loss(denoiser, torch.zeros(2), WHEN, SCHEDULE), r"x0 must be a floating tensor \(B, D, \.\.\.\)"),
+    (lambda: simple_loss(denoiser, PIXELS, WHEN, 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: simple_loss(denoiser, PIXELS, WHEN, SCHEDULE, 3), "generator must be a torch.Generator or None"),
+    (lambda: skip_step_loss(denoiser, PIXELS, WHEN, SCHEDULE, reading=1), "reading must be one of"),
+    (lambda: s2dm_loss(denoiser, PIXELS, WHEN, SCHEDULE, reading=1), "reading must be one of"),
+    (lambda: guided_s2dm_loss(labelled, PIXELS, WHEN, LABEL, SCHEDULE, 2.0, reading="shard"), "reading must be one of .* 'shared'"),
+    (lambda: guided_s2dm_loss(labelled, PIXELS, WHEN, LABEL, SCHEDULE, 2.0, tau=-0.1), r"tau must lie in \[0, 1\], not -0.1"),
+    (lambda: guided_s2dm_loss(labelled, PIXELS, WHEN, LABEL, SCHEDULE, 2.0, tau=1.5), r"tau must lie in \[0, 1\], not 1.5"),
+    (lambda: timestep_weight(WHEN, 1000, "p2"), "schedule must be of the class NoiseSchedule"),
+    (lambda: timestep_weight(WHEN.reshape(1, 2), SCHEDULE, "p2"), r"t must be a tensor \(B,\)"),
+    (lambda: shrinkage(SCHEDULE, reading=1), "reading must be one of"),
+    (lambda: shrinkage(1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: guided_shrinkage(SCHEDULE, 2.0, 0.1, tau=-0.5), r"tau must lie in \[0, 1\], not -0.5"),
+    (lambda: guided_shrinkage(SCHEDULE, 2.0, 0.1, tau=1.5), r"tau must lie in \[0, 1\], not 1.5"),
+])
+def test_a_refusal_names_what_it_refuses(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
+
+
+def test_what_nobody_says_of_guidance_is_what_nobody_says_without():
+    x0 = torch.rand(2, 3, dtype=torch.float64)
+    seeded = [torch.Generator().manual_seed(1) for _ in range(2)]
+    assert torch.equal(guided_s2dm_loss(labelled, x0, WHEN, LABEL, SCHEDULE, 2.0, generator=seeded[0]),
+                       guided_s2dm_loss(labelled, x0, WHEN, LABEL, SCHEDULE, 2.0, 9, 0.99, "independent", seeded[1]))
+    for given, by_default in zip(guided_shrinkage(SCHEDULE, 2.0, 0.1, 9, 0.99), guided_shrinkage(SCHEDULE, 2.0, 0.1), strict=True):
+        assert torch.equal(given, by_default)
+
+
+def test_timesteps_of_few_bits_reach_back_as_far_as_others():
+    x0, t, schedule = torch.rand(2, 3, dtype=torch.float64), torch.tensor([10, 120], dtype=torch.uint8), NoiseSchedule.linear(200)
+    short, long = (s2dm_loss(denoiser, x0, when, schedule, 49, reading="output", generator=torch.Generator().manual_seed(1))
+                   for when in (t, t.long()))
+    assert torch.equal(short, long)
