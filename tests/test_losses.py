@@ -375,6 +375,13 @@ def test_what_nobody_says_of_guidance_is_what_nobody_says_without():
         assert torch.equal(given, by_default)
 
 
+def test_closed_forms_are_on_the_device_of_their_schedule():
+    """A meta tensor has no values: whatever would fetch them from a GPU raises on it."""
+    schedule = SCHEDULE.to("meta")
+    for found in (shrinkage(schedule), *guided_shrinkage(schedule, 2.0, 0.1)):
+        assert found.device.type == "meta" and found.shape == (1000,)
+
+
 def test_timesteps_of_few_bits_reach_back_as_far_as_others():
     x0, t, schedule = torch.rand(2, 3, dtype=torch.float64), torch.tensor([10, 120], dtype=torch.uint8), NoiseSchedule.linear(200)
     short, long = (s2dm_loss(denoiser, x0, when, schedule, 49, reading="output", generator=torch.Generator().manual_seed(1))

@@ -312,8 +312,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in PRELOADED:
         importlib.import_module(name)
-    reasons, start = explained(), time.perf_counter()
-    drawn = random.Random(args.seed)
+    reasons, drawn = explained(), random.Random(args.seed)
     tried, alive = [], []
     for module in args.modules:
         mutants = mutants_of(module)
@@ -325,24 +324,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
         for file in dict.fromkeys(TARGETS.values()):
-            if mutants := [mutant for mutant in tried if TARGETS[mutant.module] == file]:
-                survivors = survivors_among(file, mutants)
-                print(f"{file}: {len(mutants) - len(survivors)} of {len(mutants)} mutants noticed", flush=True)
-                alive += survivors
-                for mutant in survivors:
-                    if mutant.key not in reasons:
-                        print(row_of(mutant, "?"), flush=True)
-    killed, seconds = len(tried) - len(alive), time.perf_counter() - start
-    unexplained = [mutant for mutant in alive if mutant.key not in reasons]
-    print(f"{killed} of {len(tried)} mutants noticed ({killed / max(len(tried), 1):.1%}), {len(unexplained)} of the others not explained, "
-          f"in {seconds / 60:.0f} minutes")
-    if not args.known and args.modules == list(TARGETS):
-        from table import record  # only now: it imports the library, which the forks do for themselves
+            modules = [module for module in TARGETS if TARGETS[module] == file]
+            mutants, start = [mutant for mutant in tried if mutant.module in modules], time.perf_counter()
+            if not mutants:
+                continue
+            survivors, seconds = survivors_among(file, mutants), time.perf_counter() - start
+            killed = len(mutants) - len(survivors)
+            print(f"{file}: {killed} of {len(mutants)} mutants noticed in {seconds / 60:.0f} minutes", flush=True)
+            alive += survivors
+            for mutant in survivors:
+                if mutant.key not in reasons:
+                    print(row_of(mutant, "?"), flush=True)
+            if not args.known and not args.sample and set(modules) <= set(args.modules):
+                fork(lambda: write_down(modules, len(mutants), killed, seconds))  # noqa: B023, called at once
+    killed, unexplained = len(tried) - len(alive), [mutant for mutant in alive if mutant.key not in reasons]
+    print(f"{killed} of {len(tried)} mutants noticed ({killed / max(len(tried), 1):.1%}), {len(unexplained)} of the others not explained")
+    if not args.known and (unexplained or killed < WANTED * len(tried)):
+        raise SystemExit(f"{WANTED:.0%} must be noticed, and each of the others have its reason in {SURVIVORS.name}.")
 
-        what = "mutants noticed by the tests" + (f", {args.sample} drawn from each module" if args.sample else "")
-        record(what, len(tried), killed, seconds, " ".join(["python tests/stress/mutants.py", *sys.argv[1:]]))
-        if unexplained or killed < WANTED * len(tried):
-            raise SystemExit(f"{WANTED:.0%} must be noticed, and each of the others have its reason in {SURVIVORS.name}.")
+
+def write_down(modules: list[str], tried: int, killed: int, seconds: float) -> int:
+    """A row in data/results/hardness.csv; in a fork, because it imports the library, which the forks of mutants do for themselves."""
+    from table import record
+
+    command = f"python tests/stress/mutants.py --modules {' '.join(modules)}"
+    record(f"mutants of {'samplers' if len(modules) > 1 else modules[0]}, noticed by the tests", tried, killed, seconds, command)
+    return 0
 
 
 if __name__ == "__main__":
