@@ -63,6 +63,8 @@ def test_verdicts_by_rule():
     assert verdicts(base[:1] + rows("s2dm10", good[:1]))[0].verdict == "not tested here", "one seed is none"
     closed = verdicts(base + rows("l0", good, scale="s2dm10"))[0]
     assert closed.verdict == "not tested here", "a closed form is a control, not the method"
+    uniform = [cell | {"spacing": "uniform"} for cell in base + rows("s2dm10", good)]
+    assert verdicts(uniform)[0].verdict == "not tested here", "another grid is a control too"
 
 
 def test_the_verdict_on_tau():
