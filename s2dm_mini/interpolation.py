@@ -215,7 +215,7 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
     if circular:
         step = (step + extent / 2) % extent - extent / 2
     net = step.sum(1).abs()
-    moves = net >= extent / 4
+    moves = (net >= extent / 4) & (net > 0)  # a quarter of the smallest number is 0
     return net[moves] / step.abs().sum(1)[moves]
 
 

@@ -90,6 +90,7 @@ def test_monotonicity_by_hand():
     values = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 1.0, 3.0], [0.0, 0.1, 0.0, 0.1]])
     assert monotonicity(values, extent=4).tolist() == pytest.approx([1.0, 3 / 5])  # the third moves too little to be judged
     assert monotonicity(torch.tensor([[0.9, 0.0, 0.2], [0.1, 0.9, 0.6]]), extent=1, circular=True).tolist() == pytest.approx([1.0, 1.0])
+    assert monotonicity(torch.ones(2, 3), extent=5e-324).tolist() == []  # nothing moves, however small the extent
 
 
 def test_needless_changes_by_hand():
