@@ -114,7 +114,10 @@ def interop() -> ModuleType:
 
 def schedule_of(record: dict) -> NoiseSchedule:
     """The schedule a network was trained with, by its record: DDPM's linear one, unless it came from a diffusers pipeline of another."""
-    return NoiseSchedule(record["alpha_bar"]) if "alpha_bar" in record else NoiseSchedule.linear(record["config"]["T"])
+    try:
+        return NoiseSchedule(record["alpha_bar"]) if "alpha_bar" in record else NoiseSchedule.linear(record["config"]["T"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("the checkpoint does not say which schedule it was trained with: its record has no config with T.") from error
 
 
 def schedule_entry(schedule: NoiseSchedule) -> dict:

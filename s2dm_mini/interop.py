@@ -294,7 +294,8 @@ def _on_this_machine(name: str, files: tuple[str, ...]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except (OSError, ValueError) as error:  # HTTP, names that cannot be one, no network
-        raise FileNotFoundError(f"{name} is no folder here, and the Hugging Face hub did not give it either ({_reason(error)}). "
+        reason = str(error).partition("\n")[0]
+        raise FileNotFoundError(f"{name} is no folder here, and the Hugging Face hub did not give it either ({reason}). "
                                 f"Without a network, name the folder of a pipeline that `save_pretrained` wrote.") from error
 
 
@@ -305,7 +306,8 @@ def _unet_folder(folder: Path) -> Path:
 def _settings(folder: Path) -> dict:
     path = _unet_folder(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no network of diffusers: it has neither unet/config.json nor config.json.")
+        raise FileNotFoundError(f"{folder} holds no network of diffusers: it has neither unet/config.json nor config.json. "
+                                f"A network that was trained here goes by its file, such as runs/x/model.safetensors.")
     return _read_json(path)
 
 

@@ -372,21 +372,23 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
 
 def _opened(config: TrainConfig) -> tuple[nn.Module | None, dict | None, NoiseSchedule]:
     """What `start` names, if anything, its training record, and the schedule to train with."""
-    linear = NoiseSchedule.linear(config.T)
     if config.start is None:
-        return None, None, linear
-    known, file = config.start in checkpoints.zoo(), Path(config.start)
-    if config.preset == DIFFUSERS and file.suffix != ".safetensors" and not known:
-        model, schedule = checkpoints.interop().open_pipeline(config.start, config.T)
-        record = {"pipeline": config.start, "network_sha256": checkpoints.network_hash(model)}
-    elif known or file.suffix == ".safetensors" or file.is_file():
-        model, record = checkpoints.load_model(checkpoints.pretrained_file(config.start) if known else file)
-        schedule = checkpoints.schedule_of(record) if config.preset == DIFFUSERS else linear
+        return None, None, NoiseSchedule.linear(config.T)
+    start, diffusers, known = config.start, config.preset == DIFFUSERS, config.start in checkpoints.zoo()
+    if diffusers and not known and Path(start).suffix != ".safetensors":
+        model, schedule = checkpoints.interop().open_pipeline(start, config.T)
+        record = {"pipeline": start, "network_sha256": checkpoints.network_hash(model)}
+    elif not known and not Path(start).is_file():
+        raise checkpoints.CheckpointError(f"{start} cannot be read: no shipped network has that name, and it is no file such as "
+                                          f"runs/x/model.safetensors; for a pipeline of diffusers set preset = {DIFFUSERS}.")
     else:
-        raise checkpoints.CheckpointError(f"{config.start} cannot be read: it is neither the name of a shipped network nor a file. "
-                                          f"For a diffusers pipeline, by its folder or its name on the hub, set preset = {DIFFUSERS}.")
+        model, record = checkpoints.load_model(checkpoints.pretrained_file(start) if known else start)
+        if isinstance(model, UNet) == diffusers:
+            mend = "the one it was trained as" if diffusers else DIFFUSERS
+            raise TrainingError(f"{start} is not a {config.preset} network: set preset to {mend}.")
+        schedule = checkpoints.schedule_of(record) if diffusers else NoiseSchedule.linear(config.T)
     if schedule.T != config.T:
-        raise TrainingError(f"{config.start} was trained with T = {schedule.T} timesteps, not {config.T}: set T = {schedule.T}.")
+        raise TrainingError(f"{start} was trained with T = {schedule.T} timesteps, not {config.T}: set T = {schedule.T}.")
     return model, record, schedule
 
 
@@ -396,19 +398,17 @@ def _new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn
     A `UNet` that takes no labels may be taught them.
     """
     if config.preset == DIFFUSERS:
-        if isinstance(start, UNet):
-            raise TrainingError(f"{config.start} is a network of this package, not of diffusers: set preset to the one it was trained as.")
         return start.requires_grad_(True)
     unet = replace(PRESETS[config.preset], classes=classes)
     if start is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
             return UNet(unet)
-    if classes and isinstance(start, UNet) and not start.config.classes:
+    if classes and not start.config.classes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
             start = start.with_classes(classes)
-    if not isinstance(start, UNet) or replace(start.config, dropout=unet.dropout) != unet:
+    if replace(start.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
                             f"it has {start.config}.")
     return start.requires_grad_(True)
