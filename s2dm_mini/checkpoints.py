@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files whose header says what they are; and the zoo of shipped ones.
 
-The header holds one JSON text under the key `s2dm_mini`: the network's configuration and the record of its training.
-Nothing is ever unpickled.
+The header holds one JSON text under the key `s2dm_mini`: the network's configuration (a `UNetConfig`, or what diffusers
+calls the configuration of a `UNet2DModel`) and the record of its training. Nothing is ever unpickled.
 """
 import hashlib
 import importlib

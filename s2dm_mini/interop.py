@@ -41,7 +41,7 @@ SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # what
 MAX_PARAMETERS = 130_000_000  # the state of a training takes 16 bytes for each, and checkpoints.MAX_BYTES limits it
 CONFIGS = ("unet/config.json", "config.json", "scheduler/scheduler_config.json", "scheduler_config.json")  # old pipelines have no folders
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What attention layers' parameters were called until diffusers 0.15, as in the DDPM authors' networks on the hub.
+# What attention's parameters are called in files that old releases of diffusers wrote.
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
@@ -344,7 +344,7 @@ def _schedule(folder: Path) -> NoiseSchedule | None:
     if path is None:
         return None
     config = _read_json(path)
-    predicts = config.get("prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample")  # the second until 0.10
+    predicts = config.get("prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample")  # the second in old ones
     if predicts != "epsilon":
         raise ValueError(f"the pipeline's network predicts {shown(predicts)}; losses and samplers here need one that predicts 'epsilon'.")
     if not {"num_train_timesteps", "beta_schedule"} <= config.keys() or config.get("rescale_betas_zero_snr"):

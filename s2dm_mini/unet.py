@@ -334,4 +334,4 @@ def for_sampling(network: nn.Module) -> Callable[..., Tensor]:
         return network
     compiled = torch.compile(network.to(torch.bfloat16), mode="reduce-overhead")
     # A graph writes each answer to the same memory, and multistep samplers remember earlier answers: hence the clone.
-    return lambda x, t, label=None: compiled(x, t, label).clone()
+    return lambda x, t, *label: compiled(x, t, *label).clone()

@@ -449,7 +449,7 @@ def test_several_odd_arguments_at_the_same_time(part):
 
 @pytest.mark.parametrize(("reader", "inputs"), [
     *((reader, 300) for reader in ("cifar10-file", "cifar10-archive", "checkpoint", "reference", "results", "parameters")),
-    ("diffusers-checkpoint", 60)])
+    ("diffusers-checkpoint", 40)])
 def test_damaged_files(reader, inputs, tmp_path):
     from stress.fuzz import failures_of  # which imports this module
 
