@@ -81,9 +81,9 @@ def test_the_first_loss_by_hand(tmp_path):
 
 @pytest.mark.slow
 def test_it_learns(tmp_path):
-    config = replace(pipeline(tmp_path, dropout=0.0), steps=36, log_every=12, learning_rate=1e-2)
-    losses = [record.loss for record in train(config, IMAGES)]
-    assert losses[0] > losses[1] > losses[2] and losses[2] < 0.6
+    config = replace(pipeline(tmp_path, dropout=0.0), steps=40, log_every=20, learning_rate=5e-3)
+    first, second = (record.loss for record in train(config, IMAGES))
+    assert second < first and second < 0.68  # a network that has learnt nothing has loss 1
 
 
 def test_resumed_training_is_the_same_to_the_bit(tmp_path):
