@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .checkpoints import CheckpointError
+from .checkpoints import CheckpointError, interop, schedule_of
 from .classifier import ClassifierConfig
 from .data import DataError
 from .ledger import Group
@@ -20,13 +20,18 @@ from .train import PAPER, TrainConfig, TrainingError
 Config = Annotated[TrainConfig, tyro.conf.arg(name="")]  # its fields become options without a prefix
 
 
-def train_command(config: Config, resume: bool = False) -> None:
+def train_command(config: Config, resume: bool = False, evaluate: tuple[int, ...] = (), samples: int = 5_000) -> None:
     """Train a network: `train --minutes 60 --tau 1 --out runs/l0`; --resume goes on where it stopped.
 
     Args:
         config: what to train, on what, how, for how long
         resume: go on from the checkpoint in --out
+        evaluate: measure the network afterwards, as the command evaluate does: with DDIM in so many steps, e.g. 10 20
+        samples: number of images of each measurement
     """
+    if evaluate and config.out is None:
+        raise ValueError("to evaluate, set out to the folder of the run.")
+    first_rank = os.environ.get("RANK", "0") == "0"
     outcome = train_with_bar(config, resume)
     record = outcome.record
     if record is None:
@@ -34,19 +39,37 @@ def train_command(config: Config, resume: bool = False) -> None:
     elif outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
         raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
-    elif os.environ.get("RANK", "0") == "0":
+    elif first_rank:
         print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
               + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
+    for steps in evaluate if first_rank else ():
+        evaluate_command(str(config.out / "model.safetensors"), steps=steps, samples=samples, device=config.device)
 
 
-def train_paper_command(config: Config = PAPER, resume: bool = False) -> None:
+def train_paper_command(config: Config = PAPER, resume: bool = False, evaluate: tuple[int, ...] = (), samples: int = 5_000) -> None:
     """Like `train`, with the setting of the released S²-DM code as defaults.
 
     Args:
         config: what to train, on what, how, for how long
         resume: go on from the checkpoint in --out
+        evaluate: measure the network afterwards, as the command evaluate does: with DDIM in so many steps, e.g. 10 20
+        samples: number of images of each measurement
     """
-    train_command(config, resume)
+    train_command(config, resume, evaluate, samples)
+
+
+def export_command(checkpoint: Annotated[str, tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write a network and its schedule as a folder that diffusers loads: `DDPMPipeline.from_pretrained(folder)`.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        folder: to write; what a pipeline there is made of is replaced
+    """
+    from .evaluate import open_network
+
+    network, record = open_network(checkpoint)
+    interop().save_pipeline(network, schedule_of(record), folder)
+    print(f"A pipeline for diffusers: {folder}")
 
 
 def sample_command(checkpoint: Annotated[str, tyro.conf.Positional], n: int = 64, sampler: str = "ddim", steps: int = 50,
@@ -362,8 +385,8 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
         raise ValueError(f"the data sets that can be fetched are cifar10 and celeba, not {dataset!r}.")
 
 
-COMMANDS = {"train": train_command, "train-paper": train_paper_command, "sample": sample_command, "evaluate": evaluate_command,
-            "evaluate-classes": evaluate_classes_command,
+COMMANDS = {"train": train_command, "train-paper": train_paper_command, "export": export_command, "sample": sample_command,
+            "evaluate": evaluate_command, "evaluate-classes": evaluate_classes_command,
             "interpolate": interpolate_command, "compare-signals": compare_signals_command, "tune": tune_command,
             "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command, "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,

@@ -1,21 +1,24 @@
 """Checkpoints: safetensors files whose header says what they are; and the zoo of shipped ones.
 
-The header holds one JSON text under the key `s2dm_mini`: the network's configuration and the record of its training.
-Nothing is ever unpickled.
+The header holds one JSON text under the key `s2dm_mini`: the network's configuration (a `UNetConfig`, or what diffusers
+calls the configuration of a `UNet2DModel`) and the record of its training. Nothing is ever unpickled.
 """
 import hashlib
+import importlib
 import json
 import subprocess
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from .arguments import shown
 from .files import sole_writer, write_whole
+from .schedule import NoiseSchedule
 from .unet import UNet, UNetConfig
 
 _PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
@@ -70,19 +73,17 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     return tensors, header
 
 
-def save_model(path: Path | str, model: UNet, record: dict, dtype: torch.dtype = torch.float16) -> None:
-    """Write a network's weights, rounded to `dtype`, with its configuration and the record of its training."""
+def save_model(path: Path | str, model: nn.Module, record: dict, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights of a `UNet` or `DiffusersDenoiser`, rounded to `dtype`, with its configuration and the record of its training."""
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     write_tensors(path, tensors, {"unet": model.config.to_dict(), "record": record})
 
 
-def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UNet, dict]:
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
     """Read what `save_model` wrote: the network in float32, in eval mode, without gradients; and its training record."""
     tensors, header = read_tensors(path)
     try:
-        config = UNetConfig(**header["unet"])
-        with torch.device("meta"):  # shapes only: no weights are drawn, and a header cannot ask for more memory than the file holds
-            model = UNet(config)
+        model = _without_weights(header["unet"])
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -94,7 +95,38 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[UN
     return model.eval().requires_grad_(False), record
 
 
-def network_hash(network: UNet) -> str:
+def _without_weights(unet: dict) -> nn.Module:
+    """The network of a header, shapes only: no weights are drawn, and a header cannot ask for more memory than the file holds."""
+    if isinstance(unet, dict) and "_class_name" in unet:  # so diffusers marks its own configurations
+        return interop().without_weights(unet)
+    config = UNetConfig(**unet)
+    with torch.device("meta"):
+        return UNet(config)
+
+
+def interop() -> ModuleType:
+    """The module that knows diffusers, which need not be installed. Raises CheckpointError."""
+    try:
+        return importlib.import_module(".interop", __package__)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"this is a network of diffusers, and {error.name} is not installed: pip install diffusers") from error
+
+
+def schedule_of(record: dict) -> NoiseSchedule:
+    """The schedule a network was trained with, by its record: DDPM's linear one, unless it came from a diffusers pipeline of another."""
+    try:
+        return NoiseSchedule(record["alpha_bar"]) if "alpha_bar" in record else NoiseSchedule.linear(record["config"]["T"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("the checkpoint does not say which schedule it was trained with: its record has no config with T.") from error
+
+
+def schedule_entry(schedule: NoiseSchedule) -> dict:
+    """What a record has to say for `schedule_of` to find this schedule, to the bit: ᾱ_t, or nothing where it is DDPM's."""
+    alpha_bar = schedule.alpha_bar.cpu()
+    return {} if alpha_bar.equal(NoiseSchedule.linear(schedule.T).alpha_bar) else {"alpha_bar": alpha_bar.tolist()}
+
+
+def network_hash(network: nn.Module) -> str:
     """SHA-256 of the weights, first 16 digits: which network a result rests on."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
@@ -103,8 +135,8 @@ def network_hash(network: UNet) -> str:
 
 
 def images_seen(record: dict) -> int:
-    """Images seen in all, those of the networks that this one was fine-tuned from included."""
-    return record["images_seen"] + (images_seen(record["started_from"]) if record.get("started_from") else 0)
+    """Images seen in all, those of the networks that this one was fine-tuned from included, as far as they are of this package."""
+    return record.get("images_seen", 0) + (images_seen(record["started_from"]) if record.get("started_from") else 0)
 
 
 def manifest() -> dict[str, dict]:

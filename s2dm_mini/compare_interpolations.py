@@ -55,7 +55,7 @@ def compare_interpolations(checkpoint: str, against: str, way: str = "slerp", ag
         network, record = open_network(name, place)
         size, channels = network.config.image_size, network.config.image_channels
         ends = starting_noise(2 * pairs, (channels, size, size), seed).unflatten(0, (pairs, 2)).to(place)
-        schedule = NoiseSchedule.linear(record["config"]["T"])
+        schedule = checkpoints.schedule_of(record)
         # The strips; and from the pictures at their ends down to the noise and up again.
         evaluations = pairs * (frames + 2) * len(schedule.timesteps(steps, spacing))
         with watched(network, evaluations, f"interpolating {name}") as counted:

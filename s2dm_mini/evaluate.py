@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoints, data, metrics, results
 from .features import ClassifierFeatures, InceptionFeatures
@@ -16,7 +16,7 @@ from .progress import watched
 from .samplers import SAMPLERS, sample
 from .schedule import NoiseSchedule
 from .train import best_device, device_name, load_data, seed_of
-from .unet import UNet, for_sampling
+from .unet import for_sampling
 
 BLOCK = 50  # images whose starting noise is drawn together
 
@@ -54,7 +54,7 @@ def draw_watched(title: str, denoiser: Denoiser, n: int, shape: tuple[int, ...],
         return torch.cat(list(draw(counted, n, shape, schedule, sampler, steps, spacing, **options)))
 
 
-def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[UNet, dict]:
+def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
     """A network and the record of its training, by shipped name or by the file that `train` wrote."""
     is_file = checkpoint not in checkpoints.zoo() and Path(checkpoint).suffix == ".safetensors"
     return checkpoints.load_model(checkpoint if is_file else checkpoints.pretrained_file(checkpoint), device)
@@ -93,7 +93,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     place = torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
     extract = open_features(features, place)
-    config, schedule = record["config"], NoiseSchedule.linear(record["config"]["T"])
+    config, schedule = record["config"], checkpoints.schedule_of(record)
     if network.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
@@ -131,7 +131,7 @@ def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddi
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
     place = torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
-    schedule, shape = NoiseSchedule.linear(record["config"]["T"]), network.config.shape
+    schedule, shape = checkpoints.schedule_of(record), network.config.shape
     start = time.perf_counter()
     drawn = draw_watched(f"sampling {checkpoint}", network, n, shape, schedule, sampler, steps, spacing, eta=eta, seed=seed, device=place)
     seconds = time.perf_counter() - start

@@ -60,7 +60,7 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
     """
     place = torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
-    config, schedule, classes = record["config"], NoiseSchedule.linear(record["config"]["T"]), network.config.classes
+    config, schedule, classes = record["config"], checkpoints.schedule_of(record), network.config.classes
     if not classes:
         raise ValueError(f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1.")
     if samples % classes or samples < 2 * classes:

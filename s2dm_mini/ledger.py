@@ -204,7 +204,7 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
     """Draw the samples that the table lacks, one file of pixels (N, C, H, W) uint8 for each step count; what is there is kept."""
     place, experiment = torch.device(best_device() if device == "auto" else device), experiment_of(size)
     network, record = open_network(str(group.network_path(size, out)), place)
-    schedule = NoiseSchedule.linear(record["config"]["T"])
+    schedule = checkpoints.schedule_of(record)
     # In full precision on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.
     denoiser, hashed, lacking = scaled(network, group.scale, schedule), checkpoints.network_hash(network), _lacking(size, group, table)
     shape = (network.config.image_channels, network.config.image_size, network.config.image_size)

@@ -21,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoints, data, signals
 from .arguments import check_integer, check_kind, check_name, check_types, shown
 from .files import sole_writer
 from .losses import READINGS, WEIGHTINGS, s2dm_loss, timestep_weight
 from .schedule import MAX_T, NoiseSchedule
-from .unet import NO_LABEL, PRESETS, UNet
+from .unet import NO_LABEL, PRESETS, UNet, UNetConfig
 
 MAX_BATCH = 1_000_000
+DIFFUSERS = "diffusers"  # in the place of a preset: the network is whatever `start` holds, and diffusers' own code computes it
 # Name → channels and dimensions.
 DATA = {"cifar10": (3, 2), "celeba": (3, 2), "shapes": (3, 2), "waves": (1, 1), "spirals": (2, 1)}
 
@@ -40,7 +41,7 @@ class TrainConfig:
     """What to train, on what, how, for how long. `PAPER` below is the setting of the released S²-DM code."""
 
     data: str = "cifar10"  # see DATA
-    preset: str = "nano"  # see unet.PRESETS
+    preset: str = "nano"  # see unet.PRESETS; or diffusers, for the network of the pipeline in start
     skip: int = 9  # S²-DM^k has skip = k − 1
     tau: float = 0.99  # weight of L_0; 1 trains the baseline
     reading: str = "independent"  # of L_skip, see losses.py
@@ -63,7 +64,7 @@ class TrainConfig:
     shards: int = 1  # parts a batch is computed in, shared out over the processes
     log_every: int = 10  # steps
     save_minutes: float = 3.0
-    start: str | None = None  # a checkpoint, by shipped name or path, to fine-tune
+    start: str | None = None  # to fine-tune: a checkpoint, by shipped name or path; with preset diffusers a pipeline, by folder or hub name
     out: Path | None = None  # folder for checkpoints
 
     def __post_init__(self):
@@ -73,7 +74,8 @@ class TrainConfig:
 
         check_types(self)
         need(self.data in DATA, "data", f"one of {', '.join(DATA)}")
-        need(self.preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}")
+        need(self.preset in (*PRESETS, DIFFUSERS), "preset", f"one of {', '.join(PRESETS)}, {DIFFUSERS}")
+        need(self.preset != DIFFUSERS or self.start is not None, "start", "a pipeline's folder or hub name where preset is diffusers")
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
         need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
         need(self.precision in ("auto", "fp32", "bf16"), "precision", "auto, fp32 or bf16")
@@ -82,6 +84,7 @@ class TrainConfig:
         need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
         need(self.only_steps is None or 1 <= self.only_steps <= self.T, "only_steps", f"in 1..{self.T}")
         need(0 <= self.label_dropout <= 1, "label_dropout", "in [0, 1]")
+        need(self.preset != DIFFUSERS or self.label_dropout == 1, "label_dropout", "1, for no labels, where preset is diffusers")
         need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
         need(self.learning_rate > 0, "learning_rate", "above 0")
         need(self.clip > 0, "clip", "above 0")
@@ -117,7 +120,7 @@ class TrainRecord:
     images_per_second: float  # since the last record
     minutes: float  # of training so far, resumed parts included
     progress: float  # share of the budget spent, 0..1
-    ema: UNet  # the averaged network: the one to sample from
+    ema: nn.Module  # the averaged network, a `UNet` or a `DiffusersDenoiser`: the one to sample from
 
 
 def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
@@ -147,15 +150,15 @@ def load_data(name: str, size: int) -> data.Images:
     title, side = {"cifar10": ("CIFAR-10", 32), "celeba": ("CelebA", 64)}[name]
     if side != size:
         fitting = ", ".join(preset for preset, unet in PRESETS.items() if unet.shape == (3, side, side))
-        raise ValueError(f"{title} is {side}×{side}, but this preset takes {size}×{size} images; use {fitting}, or data = shapes.")
+        raise ValueError(f"{title} is {side}×{side}, but this network takes {size}×{size} images; use {fitting}, or data = shapes.")
     return data.cifar10("train") if name == "cifar10" else data.celeba("train", size)
 
 
-def _configured_data(config: TrainConfig) -> data.Images:
-    unet = PRESETS[config.preset]
+def _configured_data(config: TrainConfig, unet: UNetConfig) -> data.Images:
     if DATA[config.data] != (unet.image_channels, unet.dimensions):
         fitting = [name for name, preset in PRESETS.items() if (preset.image_channels, preset.dimensions) == DATA[config.data]]
-        raise ValueError(f"the preset {config.preset} takes x of {'×'.join(map(str, unet.shape))}, which {config.data} are not; "
+        network = config.start if config.preset == DIFFUSERS else f"the preset {config.preset}"
+        raise ValueError(f"{network} takes x of {'×'.join(map(str, unet.shape))}, which {config.data} are not; "
                          f"presets for {config.data}: {', '.join(fitting)}.")
     return load_data(config.data, unet.image_size)
 
@@ -195,14 +198,18 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
 
     device = accelerator.device if accelerator else torch.device(best_device() if config.device == "auto" else config.device)
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-    schedule = NoiseSchedule.linear(config.T).to(device)
-    images = images if images is not None else _configured_data(config)
+    start, started_from, schedule = _opened(config)
+    schedule = schedule.to(device)
+    unet = start.config if config.preset == DIFFUSERS else PRESETS[config.preset]
+    images = images if images is not None else _configured_data(config, unet)
+    if config.preset == DIFFUSERS and images.pixels.shape[1:] != unet.shape:  # of any size, where `UNet` would ask
+        raise ValueError(f"{config.start} takes pictures of {'×'.join(map(str, unet.shape))}, which {images.name} are not.")
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     pixels, labels = images.pixels.to(device), images.labels.to(device)
     visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
-    model, started_from = _new_model(config, len(images.classes) if config.label_dropout < 1 else 0)
-    model, run = model.to(device), _Run(config, images, device, bf16, started_from)
+    model = _new_model(config, start, len(images.classes) if config.label_dropout < 1 else 0).to(device)
+    run = _Run(config, images, device, bf16, started_from, schedule)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     if resume:
@@ -287,11 +294,13 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
 class _Run:
     """Where a training stands, and how that is written down and read back."""
 
-    def __init__(self, config: TrainConfig, images: data.Images, device: torch.device, bf16: bool, started_from: dict | None):
+    def __init__(self, config: TrainConfig, images: data.Images, device: torch.device, bf16: bool, started_from: dict | None,
+                 schedule: NoiseSchedule):
         self.config, self.step, self.minutes, self.loss = config, 0, 0.0, float("nan")
         self.facts = {"data": images.name, "data_images": len(images), "data_sha256": data.fingerprint(images),
                       "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__,
                       "started_from": started_from, "commit": checkpoints.git_commit()}  # now: files may change while it runs
+        self.facts |= checkpoints.schedule_entry(schedule)
 
     def progress(self) -> float:
         c = self.config
@@ -306,7 +315,7 @@ class _Run:
             if out and _files(out)[1].exists() else ""
         return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
 
-    def save(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """model.safetensors to use (the averaged network, fp16), then state.safetensors to resume from (full precision).
 
         In this order: killed in between, a training is resumed from before and comes by here again. The other way round it could be
@@ -327,7 +336,7 @@ class _Run:
         checkpoints.save_model(network, ema, record)
         checkpoints.write_tensors(state, tensors, header)
 
-    def load(self, model: UNet, ema: UNet, optimizer: torch.optim.Optimizer) -> None:
+    def load(self, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         path = _files(self.config.out)[1]
         tensors, header = checkpoints.read_tensors(path)
         now = asdict(self.config)
@@ -342,6 +351,8 @@ class _Run:
                                         f"Resume with the same value, or train anew in another folder.")
             if record["data_sha256"] != self.facts["data_sha256"]:
                 raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
+            if record.get("alpha_bar") != self.facts.get("alpha_bar"):
+                raise TrainingError(f"{path} was trained with another noise schedule than the one that {self.config.start} has now.")
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
             model.load_state_dict(pick("model."))
             ema.load_state_dict(pick("ema."))
@@ -359,32 +370,54 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value  # the step count is one number
 
 
-def _new_model(config: TrainConfig, classes: int) -> tuple[UNet, dict | None]:
-    """The network to start from, and its training record: fresh weights drawn from the seed, or a checkpoint's.
-
-    A checkpoint that takes no labels may be taught them.
-    """
-    unet = replace(PRESETS[config.preset], classes=classes)
+def _opened(config: TrainConfig) -> tuple[nn.Module | None, dict | None, NoiseSchedule]:
+    """What `start` names, if anything, its training record, and the schedule to train with."""
     if config.start is None:
+        return None, None, NoiseSchedule.linear(config.T)
+    start, diffusers, known = config.start, config.preset == DIFFUSERS, config.start in checkpoints.zoo()
+    if diffusers and not known and Path(start).suffix != ".safetensors":
+        model, schedule = checkpoints.interop().open_pipeline(start, config.T)
+        record = {"pipeline": start, "network_sha256": checkpoints.network_hash(model)}
+    elif not known and not Path(start).is_file():
+        raise checkpoints.CheckpointError(f"{start} cannot be read: no shipped network has that name, and it is no file such as "
+                                          f"runs/x/model.safetensors; for a pipeline of diffusers set preset = {DIFFUSERS}.")
+    else:
+        model, record = checkpoints.load_model(checkpoints.pretrained_file(start) if known else start)
+        if isinstance(model, UNet) == diffusers:
+            mend = "the one it was trained as" if diffusers else DIFFUSERS
+            raise TrainingError(f"{start} is not a {config.preset} network: set preset to {mend}.")
+        schedule = checkpoints.schedule_of(record) if diffusers else NoiseSchedule.linear(config.T)
+    if schedule.T != config.T:
+        raise TrainingError(f"{start} was trained with T = {schedule.T} timesteps, not {config.T}: set T = {schedule.T}.")
+    return model, record, schedule
+
+
+def _new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.Module:
+    """The network to train: fresh weights drawn from the seed, or the one to start from.
+
+    A `UNet` that takes no labels may be taught them.
+    """
+    if config.preset == DIFFUSERS:
+        return start.requires_grad_(True)
+    unet = replace(PRESETS[config.preset], classes=classes)
+    if start is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
-            return UNet(unet), None
-    known = config.start in checkpoints.zoo()
-    model, record = checkpoints.load_model(checkpoints.pretrained_file(config.start) if known else config.start)
-    if classes and not model.config.classes:
+            return UNet(unet)
+    if classes and not start.config.classes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, 2))
-            model = model.with_classes(classes)
-    if replace(model.config, dropout=unet.dropout) != unet:
+            start = start.with_classes(classes)
+    if replace(start.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
-                            f"it has {model.config}.")
-    return model.requires_grad_(True), record
+                            f"it has {start.config}.")
+    return start.requires_grad_(True)
 
 
 class _dropout_seed:
     """Make dropout depend on the step's seed, and leave the global generator as it was."""
 
-    def __init__(self, model: UNet, device: torch.device, seed: int):
+    def __init__(self, model: nn.Module, device: torch.device, seed: int):
         self.fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=model.config.dropout > 0)
         self.seed = seed if model.config.dropout > 0 else None
 

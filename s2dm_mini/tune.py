@@ -21,7 +21,6 @@ from .evaluate import draw, open_features, open_network, open_reference
 from .ledger import scale_of
 from .samplers import SAMPLERS
 from .scales import fit_line, line
-from .schedule import NoiseSchedule
 from .train import best_device, device_name
 
 
@@ -41,7 +40,7 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
         raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
     commit, place = checkpoints.git_commit(), torch.device(best_device() if device == "auto" else device)
     network, record = open_network(checkpoint, place)
-    schedule, extract = NoiseSchedule.linear(record["config"]["T"]), open_features(features, place)
+    schedule, extract = checkpoints.schedule_of(record), open_features(features, place)
     given = {name: scale_of(name, schedule) for name in against}
     size, channels = network.config.image_size, network.config.image_channels
     real = open_reference(record["config"]["data"], size, extract)

@@ -322,7 +322,7 @@ class UNet(nn.Module):
         return copied.train(self.training)
 
 
-def for_sampling(network: UNet) -> Callable[..., Tensor]:
+def for_sampling(network: nn.Module) -> Callable[..., Tensor]:
     """A copy of the network to draw many images with: called as the network is, and as fast as its device allows.
 
     On a GPU: bf16 weights, compiled, and recorded as a CUDA graph, which launches the several hundred kernels of a call at once;
@@ -330,8 +330,8 @@ def for_sampling(network: UNet) -> Callable[..., Tensor]:
     images on, in batches of one size. On a CPU, where bf16 is slower and compiling gains little, the copy computes as the network.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    if network.conv_in.weight.device.type != "cuda":
+    if next(network.parameters()).device.type != "cuda":
         return network
     compiled = torch.compile(network.to(torch.bfloat16), mode="reduce-overhead")
     # A graph writes each answer to the same memory, and multistep samplers remember earlier answers: hence the clone.
-    return lambda x, t, label=None: compiled(x, t, label).clone()
+    return lambda x, t, *label: compiled(x, t, *label).clone()

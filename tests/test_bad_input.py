@@ -188,9 +188,9 @@ REASONS = {
                      "metrics.compute_reference", "metrics.write_reference", "metrics.read_reference", "prediction.save_eigenvalues",
                      "results.append_row", "results.read_rows", "results.write_rows", "checkpoints.write_tensors",
                      "checkpoints.read_tensors", "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file",
-                     "checkpoints.sha256", "checkpoints.add_to_zoo", "checkpoints.ship", "ledger.rows_of", "ledger.missing",
-                     "ledger.table_of", "ledger.train_network", "ledger.sample_group", "ledger.measure_group", "ledger.predict",
-                     "train.train"], _FILES),
+                     "checkpoints.sha256", "checkpoints.add_to_zoo", "checkpoints.ship", "checkpoints.schedule_of",
+                     "ledger.rows_of", "ledger.missing", "ledger.table_of", "ledger.train_network", "ledger.sample_group",
+                     "ledger.measure_group", "ledger.predict", "train.train"], _FILES),
     **dict.fromkeys(["strips.family", "strips.nearest", "strips.s2dm", "strips.grid", "strips.latents", "strips.end_latent",
                      "strips.views", "strips.plane", "strips.nearest_cell", "strips.smoothness", "strips.complaint",
                      "ledger.theoretical_scale"], _SETTINGS),
@@ -199,7 +199,8 @@ REASONS = {
     **dict.fromkeys(["schedule.NoiseSchedule.to", "data.fingerprint", "prediction.cifar10_eigenvalues", "strips.families",
                      "strips.network", "strips.forget", "train.best_device", "train.device_name", "unet.UNetConfig.to_dict",
                      "unet.for_sampling", "checkpoints.git_commit", "checkpoints.network_hash", "checkpoints.images_seen",
-                     "checkpoints.manifest", "checkpoints.zoo", "ledger.Group.network_path", "ledger.Group.samples_path"], _NOTHING),
+                     "checkpoints.manifest", "checkpoints.zoo", "checkpoints.interop", "checkpoints.schedule_entry",
+                     "ledger.Group.network_path", "ledger.Group.samples_path"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
 MODULES = ("schedule", "losses", "denoisers", "samplers", "latents", "prediction", "interpolation", "metrics", "data", "strips", "train",
@@ -446,8 +447,10 @@ def test_several_odd_arguments_at_the_same_time(part):
             pytest.fail(f"input {number}, {function}({given}): {error}")
 
 
-@pytest.mark.parametrize("reader", ["cifar10-file", "cifar10-archive", "checkpoint", "reference", "results", "parameters"])
-def test_damaged_files(reader, tmp_path):
+@pytest.mark.parametrize(("reader", "inputs"), [
+    *((reader, 300) for reader in ("cifar10-file", "cifar10-archive", "checkpoint", "reference", "results", "parameters")),
+    ("diffusers-checkpoint", 40)])
+def test_damaged_files(reader, inputs, tmp_path):
     from stress.fuzz import failures_of  # which imports this module
 
-    assert failures_of(reader, range(300), tmp_path) == []
+    assert failures_of(reader, range(inputs), tmp_path) == []

@@ -511,4 +511,4 @@ def test_training_and_evaluating_the_paper_way(folder, monkeypatch):
 def test_a_preset_of_another_size_is_refused_before_anything_is_read(folder, monkeypatch, decoded):
     monkeypatch.setenv("S2DM_DATA", str(folder))
     said = command("train-paper", "--data", "celeba")  # whose preset is the one for CIFAR-10
-    assert "CelebA is 64×64, but this preset takes 32×32 images; use paper64" in said and not decoded
+    assert "CelebA is 64×64, but this network takes 32×32 images; use paper64" in said and not decoded

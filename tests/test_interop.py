@@ -136,7 +136,7 @@ def test_networks_that_are_no_denoiser():
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model_index.json"):
+    with pytest.raises(FileNotFoundError, match="neither unet/config.json nor config.json"):
         load_pipeline(tmp_path / "nothing")
     save_pipeline(network(CONFIGS["no attention"]), NoiseSchedule.linear(), tmp_path)
     path = tmp_path / "scheduler" / "scheduler_config.json"

@@ -83,7 +83,7 @@ def test_what_the_package_imports_is_declared():
     """Every third-party module that the library imports is a run dependency or comes with one that exists to bring it."""
     comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib", "traitlets": "ipywidgets"}
     declared = {canonical(r.name) for r in RUN}
-    optional = {"diffusers"}  # interop.py, imported only when it is used
+    optional = {"diffusers", "huggingface-hub"}  # the second comes with the first; interop.py, imported only when it is used
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -453,8 +453,8 @@ def test_images_that_do_not_fit(small, monkeypatch, tmp_path):
     for name, preset, said in (("cifar10", "nano", "fetch cifar10"), ("celeba", "paper64", "downloaded by hand")):
         with pytest.raises(data.DataError, match=said):
             load_data(name, PRESETS[preset].image_size)
-    for name, said in (("cifar10", "CIFAR-10 is 32×32, but this preset takes 8×8 images; use nano, compact, paper, or"),
-                       ("celeba", "CelebA is 64×64, but this preset takes 8×8 images; use paper64, or data = shapes")):
+    for name, said in (("cifar10", "CIFAR-10 is 32×32, but this network takes 8×8 images; use nano, compact, paper, or"),
+                       ("celeba", "CelebA is 64×64, but this network takes 8×8 images; use paper64, or data = shapes")):
         with pytest.raises(ValueError, match=said):  # before anything is looked for
             next(train(replace(BASE, data=name)))
 

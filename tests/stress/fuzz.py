@@ -23,6 +23,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -221,6 +222,25 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
     assert isinstance(record, dict) and sum(p.nbytes for p in model.parameters()) <= 8 * path.stat().st_size
 
 
+def diffusers_checkpoint(rng: random.Random, folder: Path) -> None:
+    """The same for a network of diffusers, whose configuration diffusers itself hardly looks at."""
+    path, network = folder / "m.safetensors", diffusers_network()
+    weights = {name: value.half() for name, value in network.state_dict().items()}
+    path.write_bytes(safetensors_file(rng, weights, HEADER | {"unet": odd(rng, network.config.to_dict())}))
+    model, record = checkpoints.load_model(path)
+    assert isinstance(record, dict) and sum(p.nbytes for p in model.parameters()) <= 8 * path.stat().st_size
+    assert model(torch.zeros(1, *model.config.shape), torch.tensor([3])).shape == (1, *model.config.shape)
+
+
+@cache
+def diffusers_network() -> torch.nn.Module:
+    from diffusers import UNet2DModel
+
+    return checkpoints.interop().as_denoiser(UNet2DModel(
+        sample_size=4, in_channels=1, out_channels=1, block_out_channels=(4, 4), layers_per_block=1, norm_num_groups=1,
+        attention_head_dim=2, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D")))
+
+
 class Features:
     name, hash = "averages", "0123456789abcdef"
 
@@ -294,6 +314,7 @@ READERS: dict[str, tuple[Callable[[random.Random, Path], None], str]] = {
     "cifar10-archive": (cifar10_archive, "damaged CIFAR-10 archives"),
     "celeba-archive": (celeba_archive, "damaged CelebA archives and lists"),
     "checkpoint": (checkpoint, "damaged checkpoints"),
+    "diffusers-checkpoint": (diffusers_checkpoint, "damaged checkpoints of diffusers' networks"),
     "reference": (reference, "damaged references of the metrics"),
     "results": (results_table, "odd and damaged tables of results"),
     "parameters": (parameters, "damaged notebooks and odd parameters of them"),
