@@ -71,6 +71,11 @@ def test_the_verdict_on_tau():
     table = rows("l0", [10, 10]) + rows("s2dm50", [9, 9]) + rows("s2dm50-tau0.9", [12, 12]) + rows("s2dm50-tau0.999", [9.5, 9.5])
     judged = next(v for v in verdicts(table) if "τ" in v.claim)
     assert judged.verdict == "reproduced" and "DDIM, 10 steps: τ 0.9 **+20.0 ± 0.0 %**, τ 0.99 **-10.0 ± 0.0 %**" in judged.evidence
+    table[-1]["fd"], table[-2]["fd"] = "9.9", "8.9"  # worse on average, but not clearly
+    assert next(v for v in verdicts(table) if "τ" in v.claim).verdict == "not reproduced"
+    backwards = rows("l0", [10, 20]) + rows("s2dm50", [9, 18.2]) + rows("s2dm50-tau0.9", [12, 24.2])
+    backwards += rows("s2dm50-tau0.999", [9.5, 19.2])[::-1]
+    assert next(v for v in verdicts(backwards) if "τ" in v.claim).verdict == "reproduced", "seeds are paired whatever the order of the rows"
     table[-1]["fd"] = table[-2]["fd"] = "8"
     assert next(v for v in verdicts(table) if "τ" in v.claim).verdict == "not reproduced"
 
