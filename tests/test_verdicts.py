@@ -61,6 +61,8 @@ def test_verdicts_by_rule():
     overall = verdicts(base + rows("s2dm10", good) + rows("s2dm50", bad))[0]
     assert overall.verdict == "not reproduced" and "1 of 2 cells clearly better, 0 clearly worse, 1 within the error" in overall.evidence
     assert verdicts(base[:1] + rows("s2dm10", good[:1]))[0].verdict == "not tested here", "one seed is none"
+    alone = verdicts(base + rows("s2dm10", good) + rows("l0", [10.0], steps=20) + rows("s2dm10", [9.0], steps=20))[0]
+    assert alone.evidence.startswith("1 of 1 cells"), "nor is it counted"
     closed = verdicts(base + rows("l0", good, scale="s2dm10"))[0]
     assert closed.verdict == "not tested here", "a closed form is a control, not the method"
     uniform = [cell | {"spacing": "uniform"} for cell in base + rows("s2dm10", good)]
