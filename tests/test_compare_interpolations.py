@@ -23,7 +23,7 @@ class Coarse:
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
     monkeypatch.setattr(compare_interpolations, "open_features", lambda *_: Coarse())
-    found = compare_interpolations.compare_interpolations(NAME, NAME, "slerp", "lerp", PAIRS, frames=5, steps=3, seed=1, device="cpu",
+    found = compare_interpolations.compare_interpolations([NAME], NAME, "slerp", "lerp", PAIRS, frames=5, steps=3, seed=1, device="cpu",
                                                           table=tmp_path / "table.csv")
     assert [row["measure"] for row in read_rows(tmp_path / "table.csv")] == [row["measure"] for row in found]
     return {row["measure"]: row for row in found}
