@@ -27,6 +27,7 @@ PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sa
 SETTLED_SECONDS = 0.12  # of quiet before plots and files are made
 # 0.5 … 0.9 in steps of 0.05, then ten times as fine, and again: what τ does depends on 1 − τ.
 TAU_STOPS = [*(i / 20 for i in range(10, 18)), *(i / 100 for i in range(90, 99)), *(i / 1000 for i in range(990, 1001))]
+FULL = "The memory is full: choose fewer frames, or close other notebooks."
 DOWNLOAD = '<a download="{name}" href="data:{kind};base64,{data}" style="margin-right:1em;text-decoration:underline">{label}</a>'
 
 
@@ -61,8 +62,8 @@ class End(widgets.HBox):
             if change["owner"] is self.file and self.file.value:
                 self.own = upload(self.file.value[0]["name"], bytes(self.file.value[0]["content"]))
             value = self._picture()
-        except (DataError, ValueError) as error:
-            self.problem = str(error)
+        except (DataError, ValueError, MemoryError) as error:
+            self.problem = FULL if isinstance(error, MemoryError) else str(error)
             return
         if value is not None:
             self.problem, self.value = "", value
@@ -208,11 +209,10 @@ class Explorer(widgets.VBox):
             except (CheckpointError, DataError, ValueError) as error:
                 self._say(_sentence(error), alarm=True)
             except (MemoryError, torch.OutOfMemoryError):
-                self._say("The memory is full: choose fewer frames, or close other notebooks.", alarm=True)
+                self._say(FULL, alarm=True)
             except Exception as error:  # the page must stay usable, whatever happened
                 full = "memory" in str(error)
-                self._say("The memory is full: choose fewer frames, or close other notebooks." if full else
-                          f"This setting could not be drawn ({type(error).__name__}: {error}).", alarm=True)
+                self._say(FULL if full else f"This setting could not be drawn ({type(error).__name__}: {error}).", alarm=True)
 
     def _draw_strip(self, setting: Setting) -> None:
         self._say("drawing …")
