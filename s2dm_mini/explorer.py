@@ -44,23 +44,28 @@ class End(widgets.HBox):
                                              "draws them.", layout=widgets.Layout(width="260px"))
         self.number = widgets.BoundedIntText(value if isinstance(value, int) else 0, 0, 2**31 - 1, layout=widgets.Layout(width="90px"),
                                              tooltip="Which noise (its seed), shape or CIFAR-10 image")
-        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
-                                       tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
-        super().__init__([self.kind, self.number, self.file])
+        super().__init__()
         self.own, self.value = value if isinstance(value, bytes) else None, value
         self._show_controls()
-        for widget in (self.kind, self.number, self.file):
+        for widget in (self.kind, self.number):
             widget.observe(self._changed, "value")
 
     def _show_controls(self) -> None:
-        own = self.kind.value == "own picture"
-        self.number.layout.display, self.file.layout.display = ("none", None) if own else (None, "none")
+        """Beside the kind a number, or what chooses a file: made anew each time, since one whose file was dropped on the way stays deaf."""
+        if self.kind.value != "own picture":
+            self.children = [self.kind, self.number]
+            return
+        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
+                                       tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
+        self.file.observe(self._changed, "value")
+        self.children = [self.kind, self.file, widgets.Label("up to 8 MB (Jupyter may drop larger files without a word)")]
 
     def _changed(self, change: dict) -> None:
-        self._show_controls()
+        if change["owner"] is self.kind:
+            self._show_controls()
         try:
-            if change["owner"] is self.file and self.file.value:
-                self.own = upload(self.file.value[0]["name"], bytes(self.file.value[0]["content"]))
+            if isinstance(change["owner"], widgets.FileUpload) and change["new"]:
+                self.own = upload(change["new"][0]["name"], bytes(change["new"][0]["content"]))
             value = self._picture()
         except (DataError, ValueError, MemoryError) as error:
             self.problem = FULL if isinstance(error, MemoryError) else str(error)
