@@ -147,14 +147,15 @@ def evaluate_classes_command(checkpoint: Annotated[str, tyro.conf.Positional], w
         print(f"{row['class']:12} right {row['accuracy']:.1%}, KID {row['kid']:.4f}")
 
 
-def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], against: str = "nano-cifar10-l0", way: str = "slerp",
-                        against_way: str = "slerp", pairs: int = 200, frames: int = 7, steps: int = 10, spacing: str = "quadratic",
-                        seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> None:
-    """Measure interpolations of a checkpoint against those of another, or by another way, and append the rows to data/results.
+def interpolate_command(checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional], against: str = "nano-cifar10-l0",
+                        way: str = "slerp", against_way: str = "slerp", pairs: int = 200, frames: int = 7, steps: int = 10,
+                        spacing: str = "quadratic", seed: int = 0, features: str = "classifier", real: bool = False, device: str = "auto",
+                        table: Path | None = None) -> None:
+    """Measure interpolations of checkpoints against those of another, or by another way, and append the rows to data/results.
 
     Args:
-        checkpoint: a shipped network's name, or a file that `train` wrote
-        against: the same, to compare it with on the same noises
+        checkpoints: shipped networks' names, or files that `train` wrote
+        against: one of these, to compare each with on the same noises
         way: slerp or lerp
         against_way: of the other one
         pairs: of noises, between which strips are drawn
@@ -163,15 +164,18 @@ def interpolate_command(checkpoint: Annotated[str, tyro.conf.Positional], agains
         spacing: of the timesteps: uniform, quadratic, trailing, logsnr
         seed: of the noises
         features: classifier, inception, or a TorchScript file of Inception
+        real: also encode as many pictures of CIFAR-10's test split as there are pairs, and draw them again
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/interpolation.csv
     """
     from .compare_interpolations import compare_interpolations
 
-    rows = compare_interpolations(checkpoint, against, way, against_way, pairs, frames, steps, spacing, seed, features, device, table)
-    for row in rows:
+    for row in compare_interpolations(checkpoints, against, way, against_way, pairs, frames, steps, spacing, seed, features, real, device,
+                                      table):
+        if row["measure"] == "mean step":  # the first of each
+            print(f"{row['checkpoint']}, {row['way']}, against {row['against']}, {row['against_way']}")
         clear = abs(row["difference"]) > 2 * row["difference_error"]
-        print(f"{row['measure']:26} {row['mean']:9.4g} ± {row['error']:.2g}   "
+        print(f"{row['measure']:43} {row['mean']:9.4g} ± {row['error']:.2g}   "
               f"against {row['against_mean']:9.4g} ± {row['against_error']:.2g}   "
               f"difference {row['difference']:+.4g} ± {row['difference_error']:.2g}" + ("" if clear else ", within its error"))
 

