@@ -136,7 +136,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
     try:
         papermill.execute_notebook(source, part, parameters, kernel_name="python3", language="python", progress_bar=bar,
                                    cwd=source.parent, request_save_on_cell_execute=True,
-                                   extra_arguments=["--IPKernelApp.log_level=CRITICAL"])  # else greetings, and farewells of one stopped, break the bar
+                                   # Else each kernel's greeting, and the farewell of one that is stopped, would break the bar.
+                                   extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except PapermillExecutionError as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
         failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
