@@ -16,7 +16,7 @@ from torch import nn
 from s2dm_mini import SAMPLERS, GaussianDenoiser, MixtureDenoiser, NoiseSchedule, Shrunk, sample, shrinkage, trajectory
 from s2dm_mini.data import RING_STD, ring_means
 from s2dm_mini.samplers import _walk
-from s2dm_mini.samplers.common import CLEAN, NoisePredictor
+from s2dm_mini.samplers.common import CLEAN, NoisePredictor, fresh_noise
 from s2dm_mini.samplers.deis import deis_coefficients
 from s2dm_mini.schedule import SPACINGS, per_image
 
@@ -439,3 +439,90 @@ def test_answer_not_finite_is_reported_at_the_end_on_a_gpu(name):
     assert [step.t for step in islice(walk, 10)][-1] == CLEAN
     with pytest.raises(ValueError, match="at t = 300, in step 7 of 10, the denoiser returned NaN or infinite values"):
         next(walk)
+
+
+# --------------------------------------------------------------------------------- what no exact outcome shows
+
+def test_the_registry():
+    titles = {"ddpm": ("DDPM, small variance", 0), "ddpm-large": ("DDPM, large variance", 0), "ddim": ("DDIM", 1), "s-pndm": ("S-PNDM", 2),
+              "f-pndm": ("F-PNDM", 2), "plms": ("PLMS (iPNDM)", 2), "dpm-solver++": ("DPM-Solver++(2M)", 2)}
+    titles |= {f"tab-deis-{q}": (f"tAB-DEIS, q = {q}", q + 1) for q in (0, 1, 2, 3)}
+    titles |= {f"rhoab-deis-{q}": (f"ρAB-DEIS, q = {q}", q + 1) for q in (1, 2, 3)}
+    assert {name: (sampler.title, sampler.order) for name, sampler in SAMPLERS.items()} == titles
+    for name, sampler in SAMPLERS.items():
+        if "deis" in name:
+            assert sampler.run.keywords == {"q": int(name[-1]), "variable": "rho" if name.startswith("rho") else "t"}
+
+
+@pytest.mark.parametrize(("name", "eta"), [("ddpm", 1.0), ("ddpm-large", 1.0), ("ddim", 0.3), ("ddim", 1.0)])
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+def test_noise_on_the_way_is_the_formula(name, eta, spacing, v=0.25):
+    """The posterior of DDPM and DDIM's equation 12 written out once more, with the very noise that the sampler drew."""
+    x, draws, denoiser = noise(3, 2).numpy(), seeded(3), GaussianData(v, SCHEDULE)
+    grid = SCHEDULE.timesteps(7, spacing).tolist()
+    abar = [SCHEDULE.alpha_bar[t].item() for t in grid] + [1.0]
+    for now, then in zip(abar, abar[1:], strict=False):
+        eps = math.sqrt(1 - now) / (now * v + 1 - now) * x
+        x0 = (x - math.sqrt(1 - now) * eps) / math.sqrt(now)
+        beta = 1 - now / then
+        if name.startswith("ddpm"):
+            mean = (math.sqrt(then) * beta * x0 + math.sqrt(now / then) * (1 - then) * x) / (1 - now)
+            sigma = math.sqrt(beta if name == "ddpm-large" else beta * (1 - then) / (1 - now))
+        else:
+            sigma = eta * math.sqrt((1 - then) / (1 - now) * beta)
+            mean = math.sqrt(then) * x0 + math.sqrt(1 - then - sigma**2) * eps
+        x = mean if then == 1 else mean + sigma * torch.randn(3, 2, generator=draws, dtype=torch.float64).numpy()
+    found = sample(denoiser, noise(3, 2), SCHEDULE, name, 7, spacing, generator=seeded(3), **({"eta": eta} if name == "ddim" else {}))
+    np.testing.assert_allclose(found, x, rtol=1e-10)
+
+
+@every_sampler
+def test_x0_is_what_the_denoiser_foresaw_at_the_state_before(name):
+    denoiser, x, t = GaussianData(0.25, SCHEDULE), noise(2, 3), SCHEDULE.timesteps(9, "quadratic")[0].item()
+    for step in trajectory(denoiser, x, SCHEDULE, name, 9, "quadratic", generator=seeded()):
+        a = SCHEDULE.alpha_bar[t].item()
+        wanted = (x - math.sqrt(1 - a) * denoiser(x, torch.full((2,), t))) / math.sqrt(a)
+        torch.testing.assert_close(step.x0, wanted, rtol=1e-9, atol=1e-12)
+        t, x = step.t, step.x
+
+
+def test_a_walk_without_noise_leaves_the_generator_alone():
+    generator = seeded()
+    sample(RING, noise(2, 2), SCHEDULE, "ddim", generator=generator)
+    assert torch.equal(generator.get_state(), seeded().get_state())
+
+
+def test_a_list_of_generators_draws_in_the_precision_of_x():
+    x = noise(2, 3)
+    found = fresh_noise(x, [seeded(1), seeded(2)])
+    wanted = torch.stack([torch.randn(3, generator=seeded(k), dtype=torch.float64) for k in (1, 2)])
+    assert torch.equal(found, wanted)
+
+
+def test_a_walk_has_ten_steps_unless_told_otherwise():
+    assert len(list(trajectory(RING, noise(2, 2), SCHEDULE))) == 10
+
+
+def test_networks_of_another_precision_leave_x_in_its_own():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, x, t):
+            return x.double() * self.weight
+
+    assert sample(Wide(), noise(2, 3, dtype=torch.float32), SCHEDULE).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: sample(None, noise(2, 2), SCHEDULE), "denoiser must be a function"),
+    (lambda: sample(RING, noise(2, 2), 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: sample(RING, noise(2, 2), SCHEDULE, generator=3), "generator must be a torch.Generator or None, not 3"),
+    (lambda: sample(RING, noise(2, 2) * math.nan, SCHEDULE), r"x_T holds NaN or infinite values\.$"),
+    (lambda: sample(lambda x, t: torch.full_like(x, 3e38), noise(2, 2, dtype=torch.float32), SCHEDULE, "ddim", 1, "trailing"),
+     "what came out after step 1, the last, holds NaN or infinite values"),
+])
+def test_a_refusal_names_what_it_refuses(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
