@@ -355,3 +355,63 @@ def test_labels_and_weights_that_are_refused():
         labelled()(x, t, torch.tensor([3, 3]))
     with pytest.raises(ValueError, match="labels must be 3 numbers, one a component"):
         MixtureDenoiser(MEANS, STDS, SCHEDULE, labels=torch.tensor([0, 1]))
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+X, T_TWO = noise(2, 2), torch.tensor([3, 4])
+NORMAL, SLANTED = GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE), torch.tensor([[1.0, 0.5], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: GaussianDenoiser(torch.zeros(2), torch.ones(2), 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: GaussianDenoiser(torch.zeros(2), "x", SCHEDULE), "covariance must be real numbers"),
+    (lambda: GaussianDenoiser("x", torch.ones(2), SCHEDULE), "mean must be real numbers"),
+    (lambda: GaussianDenoiser(torch.zeros(0), torch.ones(0), SCHEDULE), r"covariance must be \(0,\) or \(0, 0\) .* at least one"),
+    (lambda: GaussianDenoiser(torch.zeros(2), SLANTED, SCHEDULE), r"covariance must be symmetric; it differs from its transpose by 0\.5"),
+    (lambda: GaussianDenoiser.fit([[1, 2], [3, 4]], SCHEDULE), r"x must be a floating tensor \(N, D, \.\.\.\)"),
+    (lambda: GaussianDenoiser.fit(torch.ones(5), SCHEDULE), r"x must be a floating tensor \(N, D, \.\.\.\)"),
+    (lambda: GaussianDenoiser.fit(X * np.inf, SCHEDULE), "x must be finite"),
+    (lambda: NORMAL(X, T_TWO[:1]), "t must hold one timestep an image"),
+    (lambda: MixtureDenoiser(MEANS, STDS, 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: MixtureDenoiser("x", STDS, SCHEDULE), "means must be real numbers"),
+    (lambda: MixtureDenoiser(MEANS, -0.5, SCHEDULE), r"std must be finite numbers in \[0,"),
+    (lambda: MixtureDenoiser(MEANS, STDS, SCHEDULE, "x"), "weights must be real numbers"),
+    (lambda: MixtureDenoiser(MEANS, STDS, SCHEDULE)(X, T_TWO[:1]), "t must hold one timestep an image"),
+    (lambda: Shrunk(None, 1.0), "denoiser must be a function"),
+    (lambda: Guided(NORMAL, torch.zeros(1, 2, dtype=torch.int64), 2), r"label must be one whole number or \(B,\)"),
+    (lambda: relative_scale(None, NORMAL, X, 3, SCHEDULE), "denoiser must be a function"),
+    (lambda: relative_scale(NORMAL, None, X, 3, SCHEDULE), "baseline must be a function"),
+    (lambda: relative_scale(NORMAL, NORMAL, X.long(), 3, SCHEDULE), "x0 must be a floating tensor"),
+    (lambda: relative_scale(NORMAL, NORMAL, X * np.nan, 3, SCHEDULE), "x0 must be finite"),
+    (lambda: relative_scale(NORMAL, NORMAL, X, 3, 1000), "schedule must be of the class NoiseSchedule"),
+    (lambda: relative_scale(NORMAL, NORMAL, X, 1000, SCHEDULE), r"t must be an integer in 0\.\.999, not 1000"),
+    (lambda: relative_scale(NORMAL, NORMAL, X, -1, SCHEDULE), r"t must be an integer in 0\.\.999, not -1"),
+    (lambda: relative_scale(NORMAL, NORMAL, X, 3, SCHEDULE, 5), "generator must be a torch.Generator or None"),
+    (lambda: relative_scale(NORMAL, lambda x, t: 0 * x, X, 3, SCHEDULE), "the baseline predicts no noise at all at t = 3"),
+    (lambda: gaussian_ddim_variance(0.5, 1000, T_TWO.flip(0)), "schedule must be of the class NoiseSchedule"),
+    (lambda: gaussian_ddim_variance(-0.5, SCHEDULE, T_TWO.flip(0)), r"v must be finite numbers in \[0,"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, T_TWO.flip(0), "x"), "scale must be real numbers"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, T_TWO.flip(0), torch.ones(3)), "scale must be one number or 1000 of them"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, torch.tensor([3.0])), r"grid must be a tensor \(B,\) of integer timesteps"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, T_TWO), "grid must hold timesteps that fall strictly"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, torch.tensor([4, 4])), "grid must hold timesteps that fall strictly"),
+    (lambda: gaussian_ddim_variance(0.5, SCHEDULE, T_TWO[:0]), "grid must hold timesteps that fall strictly"),
+])
+def test_a_refusal_names_what_it_refuses(call, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call()
+
+
+def test_relative_scale_at_either_end_of_time():
+    for t in (0, 999):
+        assert relative_scale(Shrunk(NORMAL, 0.5), NORMAL, X, t, SCHEDULE) == pytest.approx(0.5)
+
+
+def test_labels_go_through_in_their_place_and_as_int64():
+    def network(x, t, label):
+        assert t is T_TWO and label.dtype == torch.int64
+        return x
+
+    Shrunk(network, 0.5)(X, T_TWO, torch.tensor([1, 2]))
+    Guided(network, torch.tensor([1, 2], dtype=torch.int32), 1.0)(X, T_TWO)
