@@ -419,7 +419,7 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
         again = ["--resume"] if arguments[0] == "train" and (folder / "run" / "state.safetensors").exists() else []
         imports = TRAINING if arguments[0] == "train" else COMMAND + SHORT_FILES.format(records=RECORDS, folder=str(folder / "data"))
         child = Child(folder, imports, command(*arguments, *again))
-        hit = child.kill(moments.uniform(0.5, 3), number)
+        hit = child.kill(moments.uniform(0.3, 1.5), number)  # the shortest of them takes two seconds
         status, said = child.end(), child.said()
         good = hit and status == 130 and "stopped" in said.splitlines()[-1] and "Traceback" not in said and not list(folder.rglob("*.part"))
         complaints.append("" if good else f"{arguments[0]}: status {status}, said: {said[-800:]}")
