@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUN = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
+OPTIONAL = {"diffusers", "huggingface-hub"}  # the second comes with the first; interop.py, imported only when it is used
 BOOK = [Requirement(text) for text in PROJECT["optional-dependencies"]["book"]]
 CONDA_NAMES = {"torch": "pytorch"}
 
@@ -65,6 +66,13 @@ def test_the_tests_can_build_the_book():
     assert {str(requirement) for requirement in BOOK} <= {str(requirement) for requirement in TEST}
 
 
+def test_the_book_can_import_what_it_documents():
+    """Docstrings are read off modules: what those import must come with the extra `book`, not only with `test`."""
+    optional = {module for path in (ROOT / "s2dm_mini").rglob("*.py") for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.ImportFrom) and (module := (node.module or "").partition(".")[0]) in OPTIONAL}
+    assert "diffusers" in optional and "diffusers" in {canonical(requirement.name) for requirement in BOOK}
+
+
 def test_the_citation_names_this_version_and_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
@@ -83,13 +91,12 @@ def test_what_the_package_imports_is_declared():
     """Every third-party module that the library imports is a run dependency or comes with one that exists to bring it."""
     comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib", "traitlets": "ipywidgets"}
     declared = {canonical(r.name) for r in RUN}
-    optional = {"diffusers", "huggingface-hub"}  # the second comes with the first; interop.py, imported only when it is used
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             for name in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names:
-                assert canonical(comes_with.get(name, name)) in declared | optional, f"{path.name} imports {name}"
+                assert canonical(comes_with.get(name, name)) in declared | OPTIONAL, f"{path.name} imports {name}"
 
 
 def test_importing_the_package_brings_no_heavy_module():
