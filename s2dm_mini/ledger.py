@@ -145,7 +145,7 @@ SIZES = {
     # A CPU, a night.
     "cpu": Experiment(_NANO, (
         Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
-        Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), steps=(10, 20), scales=("b1.017",)),
+        Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
         Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
         Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(_CONTROLS, steps=(20,)),
         Part(("s2dm2",), steps=(50,)), Part(_MAIN, ("ddpm",), steps=(50,)), Part(_MAIN, ("tab-deis-3",), steps=(50,)),
