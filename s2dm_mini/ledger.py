@@ -246,6 +246,8 @@ def measure_group(size: str, group: Group, out: Path, table: Path | None = None)
         row = {
             **header["samples"], "features": features.name, "features_sha256": features.hash,
             "fd": round(metrics.frechet_distance(real.moments, x), 5),
+            # Without one block of x_T at a time, the same of every network: how far the distance depends on which x_T were drawn.
+            "fd_left_out": " ".join(f"{distance:.5f}" for distance in metrics.frechet_left_out(real.moments, x)),
             "fd_infinite": round(metrics.frechet_distance_infinite(real.moments, x), 5) if enough else float("nan"),
             "kid": round(kid, 7), "kid_deviation": round(kid_deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4),
             # Summed over the pixels, in units of −1..1: what the Gaussian prediction speaks of.

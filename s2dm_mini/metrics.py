@@ -8,6 +8,7 @@
 Distances belong to the features they were measured in: only Inception's give the FID of the literature.
 """
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,28 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"both sets must have the same features, not {len(a.mean)} and {len(b.mean)} of them.")
     return float(_compute_fid(a.mean, a.covariance, b.mean, b.covariance))
+
+
+def frechet_left_out(real: Tensor | Moments, x: Tensor, blocks: int = 16) -> list[float]:
+    """The Fréchet distance of x, (N, D), without its first, second, … of so many blocks: `blocks` distances, of N·(1 − 1/blocks) each.
+
+    For a jackknife over the noises that the samples were drawn from (`jackknife_error`). Networks that were given the same noises
+    in the same order lose the same ones, so that their comparison stays paired.
+    """
+    _check_features("x", x)
+    blocks = check_integer("blocks", blocks, 2)
+    if blocks > len(x) or len(x) < 4:
+        raise ValueError(f"{len(x)} samples cannot be left out in {blocks} blocks: draw at least {max(blocks, 4)}.")
+    real, block = _moments("real", real), torch.arange(len(x)) * blocks // len(x)  # (N,)
+    return [frechet_distance(real, x[block != left_out]) for left_out in range(blocks)]
+
+
+def jackknife_error(left_out: Sequence[float]) -> float:
+    """The standard error of a statistic, from its values with one of so many equal blocks of the data left out at a time."""
+    values = check_numbers("left_out", left_out)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"left_out must be at least two numbers in a row, not {tuple(values.shape)}.")
+    return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
 
 
 def frechet_distance_infinite(real: Tensor | Moments, x: Tensor, seed: int = 0) -> float:

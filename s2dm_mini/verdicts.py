@@ -1,8 +1,8 @@
 """From the ledger's rows to changes with error bars, and from those to a verdict for each claim of the paper.
 
 A change is paired: the distance of a network over that of the L_0 network of the same training seed, which saw the same images,
-timesteps and noise and started its samples from the same x_T. Its mean over the seeds is called clear if the 95 % interval of Student's t
-leaves 0 out; with three seeds that asks for 4.3 standard errors.
+timesteps and noise and started its samples from the same x_T. Its mean over the seeds has two errors: other trainings would have given
+another one, and so would other x_T, which all networks share. It is called clear if the 95 % interval of Student's t leaves 0 out.
 """
 import math
 from collections.abc import Iterable
@@ -12,10 +12,11 @@ from statistics import mean, stdev
 
 from .checkpoints import manifest, sha256
 from .features import CLASSIFIER
+from .metrics import jackknife_error
 from .results import RESULTS, read_rows
 
 # 97.5 % quantiles of Student's t with 1, 2, … degrees of freedom.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
 PAPER = ("s2dm2", "s2dm10", "s2dm50")
 FAMILIES = {"ddim": "DDIM", "f-pndm": "F-PNDM", "tab-deis-3": "tAB3-DEIS"}
 TITLES = {
@@ -37,47 +38,71 @@ class Change:
     nfe: int
     values: tuple[float, ...]  # one a training seed
     base: float  # mean of L_0's own values
+    left_out: tuple[float, ...] = ()  # the mean of the values with one block of x_T left out at a time; () where that is not known
 
     @property
     def mean(self) -> float:
         return mean(self.values)
 
     @property
-    def error(self) -> float:
-        """Standard error of the mean; nan for one seed."""
+    def error_training(self) -> float:
+        """Standard error of the mean from one training seed to the next; nan for one seed."""
         return stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
+
+    @property
+    def error_noise(self) -> float:
+        """Standard error of the mean from one set of x_T to the next, by the jackknife; 0 where that is not known."""
+        return jackknife_error(self.left_out) if self.left_out else 0.0
+
+    @property
+    def error(self) -> float:
+        """Both together. What a network makes of its x_T is in either, so it is rather too large than too small."""
+        return math.hypot(self.error_training, self.error_noise)
 
     @property
     def clear(self) -> bool:
         """Whether the 95 % interval leaves 0 out; never with one seed."""
-        freedom = len(self.values) - 1
-        return freedom > 0 and abs(self.mean) > T_QUANTILES[min(freedom, len(T_QUANTILES)) - 1] * self.error
+        return is_clear(self.mean, (self.error_training, len(self.values) - 1), (self.error_noise, len(self.left_out) - 1))
 
     def __str__(self) -> str:
         said = f"{100 * self.mean:+.1f}" + (f" ± {100 * self.error:.1f}" if len(self.values) > 1 else "") + " %"
         return f"**{said}**" if self.clear else said
 
 
+def is_clear(mean: float, *errors: tuple[float, int]) -> bool:
+    """Whether a mean is further from 0 than Student's t allows for its errors (standard error, degrees of freedom), independent ones.
+
+    The degrees of freedom of all together are Welch and Satterthwaite's. Never with an error that is not known, nan.
+    """
+    known = [(error, freedom) for error, freedom in errors if error != 0]
+    total = math.hypot(*(error for error, _ in known))
+    if not known or math.isnan(total):
+        return mean != 0 and not known
+    freedom = int(total**4 / sum(error**4 / freedom for error, freedom in known))
+    return abs(mean) > T_QUANTILES[min(freedom, len(T_QUANTILES)) - 1] * total
+
+
 def changes(rows: Iterable[dict[str, str]], column: str = "fd") -> list[Change]:
     """Every network, scale, sampler, grid and step count of the ledger against L_0; networks in the order of TITLES, steps rising."""
     place = ("sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256")
-    base: dict[tuple, float] = {}
-    found: dict[tuple, dict[str, tuple[float, dict]]] = {}
-    rows = list(rows)
+    base: dict[tuple, dict] = {}
+    found: dict[tuple, dict[str, dict]] = {}
     for row in rows:
         where = tuple(row[name] for name in place)
         if row["setting"] == "l0" and row["scale"] == "none":
-            base[(*where, row["training_seed"])] = float(row[column])
+            base[(*where, row["training_seed"])] = row
         else:
-            found.setdefault((row["setting"], row["scale"], *where), {})[row["training_seed"]] = (float(row[column]), row)
+            found.setdefault((row["setting"], row["scale"], *where), {})[row["training_seed"]] = row
     result = []
     for (setting, scale, *where), by_seed in found.items():
-        pairs = [(value, base[(*where, seed)], row) for seed, (value, row) in sorted(by_seed.items())
-                 if (*where, seed) in base]
+        pairs = [(row, base[(*where, seed)]) for seed, row in sorted(by_seed.items()) if (*where, seed) in base]
         if pairs:
-            row = pairs[0][2]
+            row = pairs[0][0]
+            by_block = [[ours / l0 - 1 for ours, l0 in zip(*(map(float, one.get(f"{column}_left_out", "").split()) for one in pair),
+                                                           strict=True)] for pair in pairs]
             result.append(Change(setting, scale, row["sampler"], row["spacing"], int(row["steps"]), int(row["nfe"]),
-                                 tuple(value / l0 - 1 for value, l0, _ in pairs), mean(l0 for _, l0, _ in pairs)))
+                                 tuple(float(ours[column]) / float(l0[column]) - 1 for ours, l0 in pairs),
+                                 mean(float(l0[column]) for _, l0 in pairs), tuple(map(mean, zip(*by_block, strict=True)))))
     return sorted(result, key=lambda c: (list(TITLES).index(c.setting), c.scale, c.sampler, c.spacing, c.steps))
 
 
@@ -135,16 +160,17 @@ def _tau(found: list[Change]) -> Verdict:
     said, all_worse = [], True
     for place in cells:
         here = {tau: of_tau[place] for tau, of_tau in by_tau.items()}
-        worse = [_apart(here[tau], here[0.99]) for tau in (0.9, 0.999)]
+        worse = [apart(here[tau], here[0.99]) for tau in (0.9, 0.999)]
         all_worse &= all(c.clear and c.mean > 0 for c in worse)
         said.append(f"{FAMILIES.get(place[0], place[0])}, {place[2]} steps: " + ", ".join(f"τ {tau} {cell}" for tau, cell in here.items())
                     + f"; apart from τ 0.99, paired: τ 0.9 {worse[0]}, τ 0.999 {worse[1]}")
     return Verdict(claim, "reproduced" if all_worse else "not reproduced", "; ".join(said))
 
 
-def _apart(a: Change, b: Change) -> Change:
-    """By how much of L_0's distance two changes differ, seed by seed."""
-    return replace(a, values=tuple(x - y for x, y in zip(a.values, b.values, strict=True)))
+def apart(a: Change, b: Change) -> Change:
+    """By how much of L_0's distance two changes differ, paired by training seed and by x_T."""
+    values, left_out = (tuple(x - y for x, y in zip(*both, strict=True)) for both in ((a.values, b.values), (a.left_out, b.left_out)))
+    return replace(a, values=values, left_out=left_out)
 
 
 def _interpolation(rows: Iterable[dict[str, str]]) -> Verdict:
@@ -159,11 +185,13 @@ def _interpolation(rows: Iterable[dict[str, str]]) -> Verdict:
     pairs, cells = {row["pairs"] for by_seed in by_measure.values() for row in by_seed.values()}, {}
     for measure, by_seed in by_measure.items():
         # The differences themselves, since the midpoints' excess of L_0 is near 0.
-        values = tuple(float(row["difference"]) for row in by_seed.values())
-        cells[measure] = Change("s2dm50", "none", "ddim", "quadratic", 10, 10, values, 1)
-    worse = any(c.clear and c.mean > 0 for c in cells.values())
+        values, errors = ([float(row[name]) for row in by_seed.values()] for name in ("difference", "difference_error"))
+        # All networks share the pairs, so the error over these does not shrink with the number of networks.
+        parts = (stdev(values) / math.sqrt(len(values)), len(values) - 1), (mean(errors), int(min(pairs, key=int)) - 1)
+        cells[measure] = mean(values), math.hypot(parts[0][0], parts[1][0]), is_clear(mean(values), *parts)
+    worse = any(clear and change > 0 for change, _, clear in cells.values())
     said = f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(
-        f"{measure} {'**' * c.clear}{c.mean:+.3f} ± {c.error:.3f}{'**' * c.clear}" for measure, c in cells.items())
+        f"{measure} {'**' * clear}{change:+.3f} ± {error:.3f}{'**' * clear}" for measure, (change, error, clear) in cells.items())
     return Verdict(claim, "not reproduced" if worse else "reproduced", said)
 
 
@@ -201,8 +229,8 @@ def report(size: str, table: Path) -> str:
         f"Written by `python -m s2dm_mini verdicts --size {size}`; SHA-256 of the table: {sha256(table)}.",
         f"{len(rows)} measurements, {rows[0]['samples']} samples each, of networks that have seen {int(rows[0]['images_seen']):,} images; "
         f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {rows[0]['device']}. Changes are relative to the L₀ "
-        "network of the same training seed: mean ± standard error over the seeds, bold where the 95 % interval leaves out 0. In brackets: "
-        "network evaluations.",
+        "network of the same training seed: mean ± standard error, over training seeds and over the noises that samples start from, bold "
+        "where the 95 % interval leaves out 0. In brackets: network evaluations.",
         "## Verdicts", verdict_table(verdicts(rows, **other_results())), "## Changes of the distance",
     ]
     for place in dict.fromkeys((c.sampler, c.spacing) for c in found):

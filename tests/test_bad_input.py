@@ -129,6 +129,8 @@ CASES = {
     "metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
     "metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
     "metrics.frechet_distance_infinite": Case(metrics.frechet_distance_infinite, {"real": FEATURES, "x": FEATURES + 1, "seed": 0}),
+    "metrics.frechet_left_out": Case(metrics.frechet_left_out, {"real": FEATURES, "x": FEATURES + 1, "blocks": 4}),
+    "metrics.jackknife_error": Case(metrics.jackknife_error, {"left_out": [1.0, 2.0, 4.0]}),
     "metrics.kernel_distance": Case(metrics.kernel_distance, {
         "real": FEATURES, "x": FEATURES + 1, "subsets": 2, "subset_size": 4, "seed": 0}),
     "metrics.precision_recall": Case(metrics.precision_recall, {"real": FEATURES, "x": FEATURES + 1, "k": 3}),

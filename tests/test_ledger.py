@@ -92,6 +92,8 @@ def test_rows_say_what_was_measured(run):
         assert float(row["fd"]) > 0 and row["fd_infinite"] == "nan" and float(row["pixel_variance"]) > 0
         assert row["images_seen"] == "400064", "those of the start and its own"
         assert row["command"].startswith(f"python -m s2dm_mini ledger measure --size dry --setting {row['setting']} --seed 0")
+        left_out = [float(distance) for distance in row["fd_left_out"].split()]
+        assert len(set(left_out)) == 16 and all(0.5 < distance / float(row["fd"]) < 2 for distance in left_out)
     assert len({row["network_sha256"] for row in rows}) == 2
 
 

@@ -14,6 +14,8 @@ from s2dm_mini.metrics import (
     estimate,
     frechet_distance,
     frechet_distance_infinite,
+    frechet_left_out,
+    jackknife_error,
     kernel_distance,
     precision_recall,
     reference,
@@ -95,6 +97,11 @@ def test_the_extrapolation_is_the_intercept_of_a_straight_line():
     (lambda: frechet_distance(torch.randn(9, 3), torch.randn(9, 4)), "same features, not 3 and 4"),
     (lambda: frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)), "9 of the 9 feature vectors hold NaN"),
     (lambda: frechet_distance_infinite(torch.randn(99, 9), torch.randn(35, 9)), "draw at least 36"),
+    (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(15, 2)), "15 samples cannot be left out in 16 blocks: draw at least 16"),
+    (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(3, 2), 3), "draw at least 4"),
+    (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(30, 2), 1), "blocks"),
+    (lambda: jackknife_error([1.0]), "at least two numbers"),
+    (lambda: jackknife_error([1.0, float("nan")]), "finite numbers"),
     (lambda: kernel_distance(torch.randn(9, 3), torch.randn(9, 4)), r"not \(9, 3\) and \(9, 4\)"),
     (lambda: precision_recall(torch.randn(3, 2), torch.randn(9, 2)), "more than k = 3 pictures, not 3"),
     (lambda: estimate(torch.zeros(3)), r"\(training seeds, sampling seeds\), not \(3,\)"),
@@ -102,6 +109,35 @@ def test_the_extrapolation_is_the_intercept_of_a_straight_line():
 def test_errors_are_sentences(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+# -------------------------------------------------------------------------------------------------------- jackknife
+
+@pytest.mark.parametrize(("n", "blocks"), [(12, 4), (50, 7), (9, 9)])
+def test_a_distance_without_each_block(n, blocks):
+    real, x = Moments.of(gaussian(100, 3, 0)), gaussian(n, 3, 1)
+    parts = np.array_split(np.arange(n), blocks)  # each follows the last
+    expected = [frechet_distance(real, torch.from_numpy(np.delete(x.numpy(), part, 0))) for part in parts]
+    assert frechet_left_out(real, x, blocks) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = [3.0, 5.0, 4.0, 10.0, -2.0]
+    left_out = [(sum(values) - value) / 4 for value in values]
+    assert jackknife_error(left_out) == pytest.approx(np.std(values, ddof=1) / math.sqrt(5), rel=1e-12)
+
+
+def test_the_jackknife_of_a_paired_distance_is_the_scatter_over_drawings():
+    """Two networks fed the same noises: the error of the quotient of their distances, against 200 drawings of the noises."""
+    real, quotients, errors = Moments.of(gaussian(2_000, 4, 0)), [], []
+    for seed in range(1, 201):
+        noise = gaussian(320, 4, seed)
+        a, b = 0.7 * noise, 0.8 * noise + 0.1 * noise.square()
+        quotients.append(frechet_distance(real, b) / frechet_distance(real, a))
+        if seed <= 20:
+            left_out = zip(frechet_left_out(real, b), frechet_left_out(real, a), strict=True)
+            errors.append(jackknife_error([ours / theirs for ours, theirs in left_out]))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(quotients, ddof=1), rel=0.25)
 
 
 # --------------------------------------------------------------------------------------------------------- KID
