@@ -14,6 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from .data import to_pixels
@@ -153,10 +154,19 @@ def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool =
     if log_x:
         axes.set_xscale("log")
         if len(ticks) <= 20:
-            axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
+            places, labels, last = sorted(ticks), [], 0.0
+            for tick in places:  # a number that would stand in the one before it is left out
+                far = tick > last * (places[-1] / places[0]) ** 0.035
+                labels.append(f"{tick:g}" if far else "")
+                last = tick if far else last
+            axes.set_xticks(places, labels)
             axes.minorticks_off()
     if log_y:
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high < 100 * low:  # 10 and 6 rather than 10¹ and 6·10⁰
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter())
     axes.set(xlabel=x_label, ylabel=y_label)
     if len(lines) > 1:
         axes.legend()
@@ -193,7 +203,8 @@ def planes(panels: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[flo
         if np.min(values) < 0 < np.max(values):
             axes.contour(x, y, values, levels=[0], colors=BLACK, linewidths=1)
         for px, py, value in (points or {}).get(title, ()):
-            axes.scatter(px, py, c=[value], s=90, edgecolors=BLACK, linewidths=1.2, marker="o", zorder=3, **colours)
+            axes.scatter(px, py, c=[value], s=90, edgecolors=BLACK, linewidths=1.2, marker="o", zorder=3, clip_on=False,
+                         **colours)
         axes.set(xscale="log", yscale="log", title=title, xlabel=x_label)
         axes.grid(False)
     every[0].set_ylabel(y_label)

@@ -100,6 +100,14 @@ def test_curves_draw_the_numbers_the_bands_and_the_level():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
 
 
+def test_numbers_at_logarithmic_axes_are_plain_and_do_not_stand_in_each_other():
+    axes, = plots.curves({"a": ([5, 19, 20, 58], [11, 7, 5, 4.5])}, "steps", "FD", log_x=True, log_y=True).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["5", "19", "", "58"]
+    assert axes.yaxis.get_major_formatter()(10) == "10" and "$" not in axes.yaxis.get_minor_formatter()(6)
+    axes, = plots.curves({"a": ([1, 10], [1e-5, 3])}, "steps", "error", log_y=True).axes
+    assert "10^{-5}" in axes.yaxis.get_major_formatter()(1e-5)
+
+
 def test_curves_of_many_points_have_no_markers_and_few_do():
     axes, = plots.curves({"long": (range(100), range(100)), "short": (range(5), range(5))}, "x", "y").axes
     long, short = axes.get_lines()
@@ -177,4 +185,5 @@ def test_planes_show_points_in_the_colours_of_the_plane():
     assert mesh.norm.vmin == point.norm.vmin == -50 and mesh.norm.vmax == point.norm.vmax == 50
     assert mesh.get_array().reshape(2, 3).tolist() == [[-20, 0, 20], [-10, 5, 99]]
     assert point.get_offsets().tolist() == [[10, 0.1]] and point.get_array().tolist() == [-20.0]
+    assert not point.get_clip_on(), "a circle at the edge would be cut in half"
     assert first.get_xscale() == first.get_yscale() == "log" and drawn(figure).shape[1] == 800
