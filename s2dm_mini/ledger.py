@@ -148,8 +148,8 @@ SIZES = {
         Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
         Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
         Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(("s2dm2",), steps=(50,)),
-        Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)), Part(_MAIN, ("ddpm",), steps=(50,)),
-        Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
+        Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
+        Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
     )),
     # One GPU.
     "full": Experiment(_COMPACT, (
