@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def row(setting, seed, fd, scale="none", sampler="ddim", steps=10):
-    return {"setting": setting, "scale": scale, "training_seed": str(seed), "sampler": sampler, "spacing": "quadratic", "steps": str(steps),
-            "nfe": str(steps), "sampling_seed": "0", "samples": "1024", "features_sha256": "x", "fd": str(fd)}
+    return {"data": "cifar10-train", "setting": setting, "scale": scale, "training_seed": str(seed), "sampler": sampler,
+            "spacing": "quadratic", "steps": str(steps), "nfe": str(steps),
+            "sampling_seed": "0", "samples": "1024", "features_sha256": "x", "fd": str(fd)}
 
 
 def rows(setting, values, **options):
@@ -105,6 +106,9 @@ def test_verdicts_by_rule():
     assert alone.evidence.startswith("1 of 1 cells"), "nor is it counted"
     closed = verdicts(base + rows("l0", good, scale="s2dm10"))[0]
     assert closed.verdict == "not tested here", "a closed form is a control, not the method"
+    shapes = verdicts([cell | {"data": "shapes"} for cell in base + rows("s2dm10", good)])
+    assert (shapes[0].verdict, shapes[0].evidence) == ("not tested here", "these networks were trained on shapes")
+    assert shapes[1].verdict == "reproduced", "what is claimed of any data can be tested on any"
     uniform = [cell | {"spacing": "uniform"} for cell in base + rows("s2dm10", good)]
     assert verdicts(uniform)[0].verdict == "not tested here", "another grid is a control too"
 
