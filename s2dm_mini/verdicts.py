@@ -226,14 +226,14 @@ def verdict_table(judged: Iterable[Verdict]) -> str:
 def report(size: str, table: Path) -> str:
     """What a ledger comes to, as Markdown: changes, verdicts, and the SHA-256 of the table that they were read off."""
     rows = read_rows(table)
-    found = changes(rows)
+    found, devices = changes(rows), dict.fromkeys(row["device"] for row in rows)
     parts = [
         f"# What data/results/{table.name} comes to",
         f"Written by `python -m s2dm_mini verdicts --size {size}`; SHA-256 of the table: {sha256(table)}.",
         f"{len(rows)} measurements, {rows[0]['samples']} samples each, of networks that have seen {int(rows[0]['images_seen']):,} images; "
-        f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {rows[0]['device']}. Changes are relative to the L₀ "
-        "network of the same training seed: mean ± standard error, over training seeds and over the noises that samples start from, bold "
-        "where the 95 % interval leaves out 0. In brackets: network evaluations.",
+        f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {' and '.join(devices)}. Changes are relative to "
+        "the L₀ network of the same training seed: mean ± standard error, over training seeds and over the noises that samples start from, "
+        "bold where the 95 % interval leaves out 0. In brackets: network evaluations.",
         "## Verdicts", verdict_table(verdicts(rows, **other_results())), "## Changes of the distance",
     ]
     for place in dict.fromkeys((c.sampler, c.spacing) for c in found):
