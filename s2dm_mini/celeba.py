@@ -53,6 +53,7 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
     split_of = _read_list(folder / LIST)
     try:
         photographs = zipfile.ZipFile(archive)
+    # NotImplementedError is zipfile's word for archives of a version or compression that it does not know; damaged bytes can look like one.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
         raise DataError(f"{archive} cannot be read as a zip file ({error}): it is cut short, or a web page was saved in its place. "
                         f"Download it again.") from error

@@ -356,6 +356,7 @@ def _schedule(folder: Path) -> NoiseSchedule | None:
     if beta is None:
         try:
             beta = DDPMScheduler(T, beta_schedule=kind, **ends).betas
+        # NotImplementedError is diffusers' word for a beta_schedule that it has not heard of.
         except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"diffusers does not know the pipeline's schedule {shown(kind)}: {_reason(error)}") from error
     return NoiseSchedule(torch.cumprod(1 - check_numbers("trained_betas", beta), 0))
