@@ -150,7 +150,7 @@ SIZES = {
         Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(("s2dm2",), steps=(50,)),
         Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
         Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
-        Part(("s2dm2",), ("tab-deis-3", "f-pndm")), Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(50,)),
+        Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)),
     )),
     # One GPU.
     "full": Experiment(_COMPACT, (
