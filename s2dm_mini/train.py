@@ -10,6 +10,7 @@ same t and the same ε₁, and a resumed run needs no generator's state. Images 
 loop waits for the device but the record every `log_every` steps and a new epoch's order of the images.
 """
 import copy
+import math
 import os
 import platform
 import time
@@ -52,9 +53,12 @@ class TrainConfig:
     batch: int = 128
     learning_rate: float = 2e-4
     warmup: int = 500  # steps over which the learning rate rises
+    annealing: str = "none"  # of the learning rate after that: none, or cosine, a half wave down to zero over the budget
+    beta2: float = 0.999  # of Adam: how long it remembers squared gradients
     clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.9999
     ema_ramp: bool = True  # decay at step k at most (1 + k)/(10 + k), so that short runs forget their start
+    ema_others: tuple[float, ...] = ()  # decays of further averages, each saved as model-ema-DECAY.safetensors
     steps: int | None = None  # the budget: whichever of these three is reached first
     images: int | None = None
     minutes: float | None = None
@@ -79,6 +83,9 @@ class TrainConfig:
         need(self.reading in READINGS, "reading", f"one of {', '.join(READINGS)}")
         need(self.weighting in WEIGHTINGS, "weighting", f"one of {', '.join(WEIGHTINGS)}")
         need(self.precision in ("auto", "fp32", "bf16"), "precision", "auto, fp32 or bf16")
+        need(self.annealing in ("none", "cosine"), "annealing", "none or cosine")
+        need(0 <= self.beta2 < 1, "beta2", "in [0, 1)")
+        need(all(0 <= decay < 1 for decay in self.ema_others), "ema_others", "decays in [0, 1)")
         need(0 <= self.tau <= 1, "tau", "in [0, 1]")
         need(2 <= self.T <= MAX_T, "T", f"at least 2, at most {MAX_T:,}")
         need(1 <= self.skip < self.T, "skip", f"in 1..{self.T - 1}")
@@ -121,6 +128,14 @@ class TrainRecord:
     minutes: float  # of training so far, resumed parts included
     progress: float  # share of the budget spent, 0..1
     ema: nn.Module  # the averaged network, a `UNet` or a `DiffusersDenoiser`: the one to sample from
+    emas: dict[float, nn.Module]  # it and the further averages, by their decay
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """The learning rate at a step: a linear rise over `warmup` steps, times the annealing at `progress`, the share of the budget spent."""
+    rise = min(1.0, (step + 1) / max(config.warmup, 1))
+    fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.annealing == "cosine" else 1.0
+    return config.learning_rate * rise * fall
 
 
 def antithetic_timesteps(batch: int, T: int, generator: torch.Generator) -> Tensor:
@@ -197,7 +212,7 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
     my_shards = range(rank, config.shards, ranks)
 
     device = accelerator.device if accelerator else torch.device(best_device() if config.device == "auto" else config.device)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(device))
     start, started_from, schedule = _opened(config)
     schedule = schedule.to(device)
     unet = start.config if config.preset == DIFFUSERS else PRESETS[config.preset]
@@ -210,10 +225,10 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
     visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
     model = _new_model(config, start, len(images.classes) if config.label_dropout < 1 else 0).to(device)
     run = _Run(config, images, device, bf16, started_from, schedule)
-    ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    emas = {decay: copy.deepcopy(model).eval().requires_grad_(False) for decay in (config.ema_decay, *config.ema_others)}
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
     if resume:
-        run.load(model, ema, optimizer)
+        run.load(model, emas, optimizer)
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # of the whole process: cuDNN tries its convolutions once a shape, keeps the fastest
@@ -221,7 +236,7 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
         # They reuse the gradients' memory at the next pass, so each pass must be spent before: one shard, one call of the network.
         graphs = ranks == config.shards == 1 and config.reading != "output"
         network = torch.compile(network, mode="reduce-overhead" if graphs else "default")
-    weights, averages = list(model.parameters()), list(ema.parameters())
+    weights, averages = list(model.parameters()), {decay: list(ema.parameters()) for decay, ema in emas.items()}
 
     model.train()
     generator = torch.Generator(device)
@@ -256,13 +271,15 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(weights, config.clip)
         total += 0 * norm  # a gradient that is not finite makes the loss NaN: weights it has spoilt are never saved
-        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (run.step + 1) / max(config.warmup, 1))
+        optimizer.param_groups[0]["lr"] = learning_rate(config, run.step, run.progress())
         optimizer.step()
         optimizer.zero_grad()
         run.step += 1
-        decay = min(config.ema_decay, (1 + run.step) / (10 + run.step)) if config.ema_ramp else config.ema_decay
-        with torch.no_grad():  # else the averages would remember every step
-            torch._foreach_lerp_(averages, weights, 1 - decay)
+        for decay, average in averages.items():
+            if config.ema_ramp:
+                decay = min(decay, (1 + run.step) / (10 + run.step))
+            with torch.no_grad():  # else the averages would remember every step
+                torch._foreach_lerp_(average, weights, 1 - decay)
 
         # --- every log_every steps: look at the loss, say how it goes, save
         if run.step % config.log_every == 0 or run.progress() >= 1:
@@ -278,15 +295,16 @@ def _train(config: TrainConfig, images: data.Images | None, resume: bool) -> Ite
             total.zero_()
             done = run.progress() >= 1
             if rank == 0 and config.out and (done or tick - last_save >= 60 * config.save_minutes):
-                run.save(model, ema, optimizer)
+                run.save(model, emas, optimizer)
                 last_save = time.monotonic()
             if accelerator and done:
                 accelerator.wait_for_everyone()  # whoever goes on from here may read what rank 0 has just written
             try:
-                yield TrainRecord(run.step, run.loss, run.step * config.batch, speed, run.minutes, run.progress(), ema)
+                yield TrainRecord(run.step, run.loss, run.step * config.batch, speed, run.minutes, run.progress(), emas[config.ema_decay],
+                                  emas)
             except GeneratorExit:
                 if rank == 0 and config.out:
-                    run.save(model, ema, optimizer)
+                    run.save(model, emas, optimizer)
                 raise
             tick = time.monotonic()  # what the caller did with the record is not training time
 
@@ -315,14 +333,15 @@ class _Run:
             if out and _files(out)[1].exists() else ""
         return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
 
-    def save(self, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, model: nn.Module, emas: dict[float, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         """model.safetensors to use (the averaged network, fp16), then state.safetensors to resume from (full precision).
 
         In this order: killed in between, a training is resumed from before and comes by here again. The other way round it could be
         found finished and its network missing.
         """
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
+        for decay, ema in emas.items():
+            tensors |= {f"{self.prefix(decay)}.{name}": value for name, value in ema.state_dict().items()}
         for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
         if not all(bool(value.isfinite().all()) for value in tensors.values()):  # the last step can spoil them after a finite loss
@@ -333,10 +352,16 @@ class _Run:
         # Numbers go through the header as exact decimal texts: floats in JSON survive a round trip.
         header = {"unet": model.config.to_dict(), "record": record, "minutes": self.minutes}
         network, state = _files(self.config.out)
-        checkpoints.save_model(network, ema, record)
+        for decay, ema in emas.items():
+            path = network if decay == self.config.ema_decay else network.with_name(f"model-ema-{decay:g}.safetensors")
+            checkpoints.save_model(path, ema, record)
         checkpoints.write_tensors(state, tensors, header)
 
-    def load(self, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def prefix(self, decay: float) -> str:
+        """Of an average's tensors in the state."""
+        return "ema" if decay == self.config.ema_decay else f"ema-{decay:g}"
+
+    def load(self, model: nn.Module, emas: dict[float, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         path = _files(self.config.out)[1]
         tensors, header = checkpoints.read_tensors(path)
         now = asdict(self.config)
@@ -346,6 +371,7 @@ class _Run:
             before = record["config"]
             for name, default in ((f.name, f.default) for f in fields(self.config) if f.name not in FREE_ON_RESUME):
                 then = before.get(name, default)  # a setting younger than the file was at its default
+                then = tuple(then) if isinstance(then, list) else then  # JSON knows no tuples
                 if then != now[name]:
                     raise TrainingError(f"{path} was trained with {name} = {then!r}, this run asks for {now[name]!r}. "
                                         f"Resume with the same value, or train anew in another folder.")
@@ -355,7 +381,8 @@ class _Run:
                 raise TrainingError(f"{path} was trained with another noise schedule than the one that {self.config.start} has now.")
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
             model.load_state_dict(pick("model."))
-            ema.load_state_dict(pick("ema."))
+            for decay, ema in emas.items():
+                ema.load_state_dict(pick(f"{self.prefix(decay)}."))
             adam = optimizer.state_dict()
             adam["state"] = {i: {name: _laid_out_like(weight, value) for name, value in pick(f"adam.{i}.").items()}
                              for i, weight in enumerate(optimizer.param_groups[0]["params"])}
@@ -433,6 +460,14 @@ class _dropout_seed:
 def best_device() -> str:
     """cuda where there is one, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16, which makes them faster than those of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere training stays in float32
+    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def device_name(device: torch.device) -> str:
