@@ -28,7 +28,8 @@ RIVALS = {
 }
 MINUTES = 20
 RECIPE = TrainConfig(tau=1.0, batch=32, learning_rate=1e-3, warmup=100, annealing="cosine", beta2=0.99, weighting="min-snr-5",
-                     ema_decay=0.9995, ema_others=(0.995, 0.98), precision="fp32")
+                     ema_decay=0.9995, ema_others=(0.995, 0.98), precision="fp32",
+                     minutes=MINUTES)
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
         for name in args.only:
             PRESETS[name] = RIVALS[name].unet
             out = args.out / name / f"seed-{seed}"
-            config = replace(RECIPE, preset=name, images=round(MINUTES * 60 * RIVALS[name].speed), seed=seed, out=out)
+            config = replace(RECIPE, preset=name, minutes=None, images=round(MINUTES * 60 * RIVALS[name].speed), seed=seed, out=out)
             for record in train(config, resume=(out / "state.safetensors").exists()):
                 if record.step % 100 == 0 or record.progress == 1:
                     print(f"{name}, seed {seed}: {record.images_seen:,} images in {record.minutes:.1f} minutes, loss {record.loss:.4f}",
