@@ -29,6 +29,7 @@ test: lint unit notebooks
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 
 unit: .venv/test.stamp
 	$(BIN)/pytest -n $(call quoted,$(CORES)) --dist loadfile tests

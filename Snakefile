@@ -4,14 +4,14 @@
 # parts: only the first so many parts of the plan (s2dm_mini/ledger.py), which lists the most telling ones first
 # out:   folder for networks and samples, runs/ledger by default
 # table: the table to fill, data/results/ledger-SIZE.csv by default
-# What these hold is quoted (:q) wherever a shell sees it; params.options are words that s2dm_mini.ledger.Group has checked.
+# What these hold is quoted (:q) wherever a shell sees it; params.options are words that s2dm_mini.study.plan.Group has checked.
 # Stopped at any moment and started again (with --rerun-incomplete) it goes on where it was; what the table holds is never done twice.
 import shlex
 import sys
 from pathlib import Path
 
 from s2dm_mini.checkpoints import sha256
-from s2dm_mini.ledger import missing, table_of
+from s2dm_mini.study.ledger import missing, table_of
 
 SIZE, OUT = config.get("size", "quick"), Path(config.get("out", "runs/ledger"))
 TABLE = Path(config.get("table", table_of(SIZE)))

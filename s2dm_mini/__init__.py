@@ -1,15 +1,16 @@
 """A small, readable library for Skip-Step Diffusion Models (S²-DM, arXiv 2401.01520) and fast diffusion sampling."""
 from .checkpoints import load_pretrained
-from .data import cifar10, shapes
+from .data.cifar10 import cifar10
+from .data.shapes import shapes
 from .denoisers import GaussianDenoiser, Guided, MixtureDenoiser, Shrunk
 from .losses import s2dm_loss, shrinkage, simple_loss, skip_step_loss
 from .samplers import SAMPLERS, sample, trajectory
 from .schedule import NoiseSchedule, timesteps
-from .train import TrainConfig, train
+from .training.config import TrainConfig
+from .training.loop import train
 from .unet import PRESETS, UNet, UNetConfig, for_sampling
 
 __version__ = "0.1.0"
-
 __all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet",
            "UNetConfig", "cifar10", "explore", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage",
            "simple_loss", "skip_step_loss", "timesteps", "train", "trajectory"]
@@ -17,7 +18,7 @@ __all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PR
 
 def explore(**setting):
     """The latent explorer as a notebook widget; keywords as in `strips.Setting`, such as skip=49, tau=0.9, steps=20."""
-    from .explorer import Explorer  # here, because ipywidgets take their time to import
-    from .strips import Setting
+    from .explorer.setting import Setting
+    from .explorer.widget import Explorer  # here, because ipywidgets take their time to import
 
     return Explorer(Setting(**setting))

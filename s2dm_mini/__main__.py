@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 import tyro
 
 from .checkpoints import CheckpointError, interop, schedule_of
-from .classifier import ClassifierConfig
-from .data import DataError
-from .ledger import Group
-from .progress import train_with_bar
-from .refresh import RefreshError
-from .reproduce import ReproductionError, reproduce
-from .results import ResultsError
-from .train import PAPER, TrainConfig, TrainingError
+from .data.images import DataError
+from .measure.classifier import ClassifierConfig
+from .series.refresh import RefreshError
+from .series.reproduce import ReproductionError, reproduce
+from .study.plan import Group
+from .study.tables import ResultsError
+from .training.config import PAPER, TrainConfig
+from .training.run import TrainingError
+from .training.watched import train_with_bar
 
 Config = Annotated[TrainConfig, tyro.conf.arg(name="")]  # its fields become options without a prefix
 
@@ -65,7 +66,7 @@ def export_command(checkpoint: Annotated[str, tyro.conf.Positional], folder: Ann
         checkpoint: a shipped network's name, or a file that `train` wrote
         folder: to write; what a pipeline there is made of is replaced
     """
-    from .evaluate import open_network
+    from .checkpoints import open_network
 
     network, record = open_network(checkpoint)
     interop().save_pipeline(network, schedule_of(record), folder)
@@ -90,7 +91,7 @@ def sample_command(checkpoint: Annotated[str, tyro.conf.Positional], n: int = 64
         out: the PNG file
         device: auto, cpu, cuda
     """
-    from .evaluate import samples_picture
+    from .study.evaluate import samples_picture
 
     print(samples_picture(checkpoint, out, n, sampler, steps, spacing, eta, seed, columns, enlarge, device))
 
@@ -112,7 +113,7 @@ def evaluate_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: 
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
     """
-    from .evaluate import evaluate
+    from .study.evaluate import evaluate
 
     row = evaluate(checkpoint, sampler, steps, spacing, eta, samples, seed, features, device, table)
     print(f"{row['checkpoint']}, {row['sampler']}, {steps} steps on the {spacing} grid, {row['nfe']} network evaluations an image")
@@ -141,7 +142,7 @@ def evaluate_classes_command(checkpoint: Annotated[str, tyro.conf.Positional], w
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/conditional.csv
     """
-    from .evaluate_classes import evaluate_classes
+    from .study.classes import evaluate_classes
 
     for row in evaluate_classes(checkpoint, weight, scale, steps, spacing, samples, seed, device, table):
         print(f"{row['class']:12} right {row['accuracy']:.1%}, KID {row['kid']:.4f}")
@@ -168,7 +169,7 @@ def interpolate_command(checkpoints: Annotated[tuple[str, ...], tyro.conf.Positi
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/interpolation.csv
     """
-    from .compare_interpolations import compare_interpolations
+    from .study.interpolations import compare_interpolations
 
     for row in compare_interpolations(checkpoints, against, way, against_way, pairs, frames, steps, spacing, seed, features, real, device,
                                       table):
@@ -199,7 +200,7 @@ def tune_command(checkpoint: Annotated[str, tyro.conf.Positional], sampler: str 
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/tune.csv
     """
-    from .tune import summary, tune
+    from .study.tune import summary, tune
 
     rows = tune(checkpoint, sampler, steps, spacing, samples, seed, held_out, evaluations, against, features, device, table)
     print(f"{rows[0]['sampler']}, {steps} steps on the {spacing} grid; Fréchet distance and KID in {rows[0]['features']} features, "
@@ -219,14 +220,14 @@ def compare_signals_command(seed: int = 0, settings: tuple[str, ...] = ("s2dm10"
 
     Args:
         seed: of the training and of the starting noise; several make error bars
-        settings: see s2dm_mini.zoo.TWINS
+        settings: see s2dm_mini.study.plan.TWINS
         images: waves that each network is fine-tuned on
         samples: drawn from each
         steps: of DDIM, on the quadratic grid
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/signals.csv
     """
-    from .compare_signals import compare_signals
+    from .study.signals import compare_signals
 
     for row in compare_signals(seed, settings, images, samples, steps, device=device, table=table):
         print(f"{row['setting']}, {row['how']}, {row['steps']:2} steps: distance {row['distance']:.4f}, spectrum {row['spectrum']:.2f} dB, "
@@ -241,12 +242,12 @@ def train_classifier_command(config: Annotated[ClassifierConfig, tyro.conf.arg(n
         config: how to train it
         out: folder for cifar10-classifier.safetensors and cifar10-train.cifar10-classifier.safetensors
     """
-    from .classifier import save_classifier, train_classifier
-    from .data import cifar10
-    from .features import CLASSIFIER, ClassifierFeatures
-    from .files import sole_writer
-    from .metrics import compute_reference, write_reference
-    from .progress import bar
+    from .data.cifar10 import cifar10
+    from .measure.classifier import save_classifier, train_classifier
+    from .measure.features import CLASSIFIER, ClassifierFeatures
+    from .measure.references import compute_reference, write_reference
+    from .support.files import sole_writer
+    from .support.progress import bar
 
     images, path, state = cifar10("train"), out / f"{CLASSIFIER}.safetensors", out / "state.safetensors"
     with sole_writer(path, state):
@@ -267,8 +268,8 @@ def eigenvalues_command(out: Path = Path("runs/cifar10-train.eigenvalues.safeten
     Args:
         out: the file to write
     """
-    from .data import cifar10
-    from .prediction import save_eigenvalues
+    from .data.cifar10 import cifar10
+    from .theory.gaussian import save_eigenvalues
 
     values = save_eigenvalues(out, cifar10("train"))
     print(f"{len(values):,} eigenvalues from {values[0]:.1f} down, their sum {values.sum():.1f}: {out}")
@@ -286,7 +287,7 @@ def zoo_command(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[s
         device: auto, cpu, cuda
         table: CSV file for the measurements; by default data/results/evaluations.csv
     """
-    from .zoo import build_zoo
+    from .study.zoo import build_zoo
 
     if not build_zoo(size, out, only, ship, device, table):
         raise KeyboardInterrupt
@@ -306,7 +307,7 @@ def ledger_command(stage: Annotated[Literal["train", "sample", "measure"], tyro.
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/ledger-SIZE.csv
     """
-    from .ledger import measure_group, sample_group, train_network
+    from .study.ledger import measure_group, sample_group, train_network
 
     if stage == "train":
         if not train_network(size, group, out, device):
@@ -326,7 +327,7 @@ def predict_command(size: str = "cpu", table: Path | None = None) -> None:
         size: of the ledger, quick, cpu or full
         table: CSV file to write; by default data/results/predictions-SIZE.csv
     """
-    from .ledger import predict
+    from .study.ledger import predict
 
     print(f"{len(predict(size, table))} cells predicted")
 
@@ -338,9 +339,9 @@ def verdicts_command(size: str = "cpu", table: Path | None = None) -> None:
         size: of the ledger, quick, cpu or full
         table: the ledger; by default data/results/ledger-SIZE.csv
     """
-    from .files import write_whole
-    from .ledger import table_of
-    from .verdicts import report
+    from .study.ledger import table_of
+    from .study.verdicts import report
+    from .support.files import write_whole
 
     table = table or table_of(size)
     text = report(size, table)
@@ -366,7 +367,7 @@ def refresh_command(notebooks: Annotated[tuple[Path, ...], tyro.conf.Positional]
         notebooks: files, e.g. notebooks/05_samplers.ipynb
         timeout: seconds that one cell may take
     """
-    from .refresh import refresh
+    from .series.refresh import refresh
 
     for path in notebooks:
         print(f"{path}: {refresh(path, timeout):.0f} s", flush=True)
@@ -379,7 +380,9 @@ def fetch_command(dataset: Annotated[str, tyro.conf.Positional] = "cifar10", fol
         dataset: cifar10 or celeba
         folder: where to; by default the folder S2DM_DATA names, else the user's cache folder
     """
-    from .data import celeba, data_folder, fetch_cifar10
+    from .data.celeba import celeba
+    from .data.cifar10 import fetch_cifar10
+    from .data.images import data_folder
 
     if dataset == "cifar10":
         print(f"CIFAR-10 is in {fetch_cifar10(folder)}")
@@ -395,12 +398,14 @@ COMMANDS = {"train": train_command, "train-paper": train_paper_command, "export"
             "train-classifier": train_classifier_command, "eigenvalues": eigenvalues_command, "zoo": zoo_command,
             "predict": predict_command, "ledger": ledger_command, "verdicts": verdicts_command,
             "reproduce": reproduce_command, "refresh": refresh_command, "fetch": fetch_command}
-
-
 # After Ctrl-C: what is kept and how to go on. Commands that are not here write all they have to at their end.
 KEPT = {"train": "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."}
 KEPT["train-paper"] = KEPT["train"]
+
+
 KEPT |= dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier"), "what was finished is kept; the same command goes on.")
+
+
 KEPT["refresh"] = "notebooks that were not finished are as they were."
 
 

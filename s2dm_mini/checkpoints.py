@@ -6,7 +6,6 @@ calls the configuration of a `UNet2DModel`) and the record of its training. Noth
 import hashlib
 import importlib
 import json
-import subprocess
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -16,30 +15,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .arguments import shown
-from .files import sole_writer, write_whole
+from . import checkpoints
 from .schedule import NoiseSchedule
+from .support.checks import shown
+from .support.files import MAX_HEADER, write_whole
 from .unet import UNet, UNetConfig
 
 _PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
 ZOO = _PACKAGED if _PACKAGED.exists() else Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 MAX_BYTES = 2 << 30  # more than any preset's full training state
-MAX_HEADER = 16 << 20  # its names and shapes take less than 1 MiB
 
 
 class CheckpointError(Exception):
     """A checkpoint that is missing, damaged or of another kind; the message says which file and why."""
-
-
-def git_commit() -> str:
-    """The commit this package runs from, with a + if files differ from it; `unknown` outside a checkout."""
-    try:
-        git = ["git", "-C", str(Path(__file__).parent)]
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
 
 
 def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: dict) -> None:
@@ -179,17 +167,7 @@ def sha256(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def add_to_zoo(path: Path | str, name: str) -> Path:
-    """Copy a trained network into the zoo and enter it, with its own training record, in the manifest."""
-    model, record = load_model(path)
-    target = ZOO / f"{name}.safetensors"
-    save_model(target, model, record)
-    ship(name, target, {"parameters": sum(p.numel() for p in model.parameters()), "unet": model.config.to_dict(), "record": record})
-    return target
-
-
-def ship(name: str, path: Path, entry: dict) -> None:
-    """Enter a file of the zoo's folder in the manifest."""
-    with sole_writer(ZOO / "manifest.json", wait=True):
-        entries = manifest() | {name: {"file": path.name, "sha256": sha256(path), **entry}}
-        write_whole(ZOO / "manifest.json", (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
+def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
+    """A network and the record of its training, by shipped name or by the file that `train` wrote."""
+    is_file = checkpoint not in checkpoints.zoo() and Path(checkpoint).suffix == ".safetensors"
+    return checkpoints.load_model(checkpoint if is_file else checkpoints.pretrained_file(checkpoint), device)

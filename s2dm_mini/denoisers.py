@@ -5,26 +5,18 @@ data distribution is E[ε | x_t]; for a Gaussian and for a mixture of Gaussians 
 and theory can be tested without training anything.
 """
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .arguments import (
-    check_denoiser,
-    check_eps,
-    check_finite,
-    check_floating,
-    check_generator,
-    check_integer,
-    check_kind,
-    check_numbers,
-    check_question,
-    check_timesteps,
-)
-from .data import to_unit_range
-from .losses import Denoiser, Labelled
+from .data.images import to_unit_range
 from .schedule import MAX_T, NoiseSchedule, per_image
-from .unet import NO_LABEL
+from .support.checks import check_denoiser, check_finite, check_floating, check_kind, check_numbers, check_question
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that is told the class
+NO_LABEL = -1  # in place of a label: any class, as in the data
 
 
 class GaussianDenoiser:
@@ -193,50 +185,3 @@ class Guided:
             return self.network(x, t, nothing)
         given, free = self.network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([label, nothing])).chunk(2)
         return free + self.weight * (given - free)
-
-
-def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, schedule: NoiseSchedule,
-                   generator: torch.Generator | None = None) -> float:
-    """The number s for which s·baseline comes nearest to the denoiser at timestep t: ⟨f, e⟩/⟨e, e⟩, summed over images and pixels.
-
-    Of networks trained with S²-DM and with L_0 it is theirs to compare with `losses.shrinkage` at t. x0: (B, ...) data.
-    """
-    check_denoiser(denoiser)
-    check_denoiser(baseline, "baseline")
-    check_floating("x0", x0)
-    check_finite("x0", x0)
-    check_kind("schedule", schedule, NoiseSchedule)
-    check_integer("t", t, 0, schedule.T - 1)
-    check_generator(generator)
-    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
-    times = torch.full((len(x0),), t, device=x0.device)
-    x = schedule.add_noise(x0, eps, times)
-    with torch.inference_mode():
-        f, e = (check_eps(network(x, times), x).double() for network in (denoiser, baseline))
-    if not bool(e.any()):
-        raise ValueError(f"the baseline predicts no noise at all at t = {t}: nothing comes near by being multiplied.")
-    return float((f * e).sum() / e.square().sum())
-
-
-def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """Variance of DDIM's samples (η = 0) for data N(0, v), with the exact ε times `scale`; a product over the steps.
-
-    With ε = g·x, g = s_t·√(1−ᾱ_t)/(ᾱ_t·v + 1 − ᾱ_t), one DDIM step multiplies x by
-    √(ᾱ_s/ᾱ_t)·(1 − √(1−ᾱ_t)·g) + √(1−ᾱ_s)·g. v: any shape; scale: one number or (T,). Returns the shape of v, float64.
-    """
-    check_kind("schedule", schedule, NoiseSchedule)
-    v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
-    if tuple(scale.shape) not in ((), (schedule.T,)):
-        raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
-    check_timesteps(grid, schedule.T, whole=True, name="grid")
-    if not len(grid) or not bool((grid.diff() < 0).all()):
-        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps gives it.")
-    scale = scale.expand(schedule.T)
-    alpha_bar = schedule.alpha_bar.cpu()
-    factor = torch.ones_like(v)
-    grid = grid.tolist()
-    for t, s in zip(grid, grid[1:] + [None], strict=True):
-        now, then = alpha_bar[t], 1.0 if s is None else alpha_bar[s]
-        g = scale[t] * (1 - now).sqrt() / (now * v + 1 - now)
-        factor = factor * ((then / now) ** 0.5 * (1 - (1 - now).sqrt() * g) + math.sqrt(1 - then) * g)
-    return factor.square()

@@ -2,11 +2,13 @@
 import torch
 from torch import Tensor
 
-from .arguments import check_denoiser, check_eps, check_finite, check_floating, check_integer, check_kind, check_name, shown
-from .losses import Denoiser
+from .denoisers import Denoiser
 from .samplers.common import CLEAN, AlphaBar
 from .samplers.ddim import transfer
 from .schedule import NoiseSchedule, per_image
+from .support.checks import check_denoiser, check_eps, check_finite, check_floating, check_integer, check_kind, check_name, shown
+
+REFINEMENTS = 3  # of the inversion: brings the round trip of 10 steps from about 34 grey levels to 2
 
 
 def lerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:

@@ -11,17 +11,22 @@ a = ᾱ_t/ᾱ_{t−skip}. S²-DM (arXiv 2401.01520) trains on τ·L_0 + (1−τ)
 
 ‖·‖² is the mean over everything but the batch. Each loss returns one value an image; `timestep_weight` says how much it counts.
 """
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from .arguments import check_denoiser, check_eps, check_floating, check_generator, check_kind, check_name, check_number, check_timesteps
+from .denoisers import NO_LABEL, Denoiser, Labelled
 from .schedule import NoiseSchedule, per_image
-from .unet import NO_LABEL
+from .support.checks import (
+    check_denoiser,
+    check_eps,
+    check_floating,
+    check_generator,
+    check_kind,
+    check_name,
+    check_number,
+    check_timesteps,
+)
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that is told the class
 READINGS = ("independent", "expected", "shared", "output")
 WEIGHTINGS = ("uniform", "min-snr-5", "p2")
 
@@ -181,4 +186,3 @@ def _skip_term(denoiser: Denoiser, x0: Tensor, t: Tensor, schedule: NoiseSchedul
 
 def _mean_square(x: Tensor) -> Tensor:
     return x.square().flatten(1).mean(dim=1)  # (B,)
-

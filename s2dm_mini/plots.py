@@ -17,7 +17,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
-from .data import to_pixels
+from .data.images import to_pixels
 from .samplers.common import CLEAN, Step
 
 # Okabe and Ito's palette, told apart by colour-blind readers; its yellow is left out, being too pale for lines on white.

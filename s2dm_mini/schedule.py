@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .arguments import check_floating, check_integer, check_name, check_number, check_numbers, check_timesteps, shown
+from .support.checks import check_floating, check_integer, check_name, check_number, check_numbers, check_timesteps, shown
 
 MAX_T = 100_000  # a hundred times as many steps as anybody trains with; a schedule is a table in memory
 

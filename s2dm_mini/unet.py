@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .arguments import check_floating, check_kind, check_types, shown
+from .denoisers import NO_LABEL
+from .support.checks import check_floating, check_kind, check_types, shown
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
-NO_LABEL = -1  # in place of a label: any class, as in the data
 
 
 @dataclass(frozen=True)

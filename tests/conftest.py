@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2dm_mini import checkpoints
-from s2dm_mini.data import cifar10
+from s2dm_mini import checkpoints, cifar10
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes and kernels that tests start: beside a second worker's, two threads each crawl
@@ -28,7 +27,7 @@ def zoo(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def classifier_features():
     """The shipped classifier's features."""
-    from s2dm_mini.features import ClassifierFeatures
+    from s2dm_mini.measure.features import ClassifierFeatures
 
     return ClassifierFeatures()
 

@@ -23,20 +23,33 @@ import torch
 from torch import Tensor
 
 import s2dm_mini
-from s2dm_mini import data, denoisers, interpolation, latents, ledger, losses, metrics, prediction, results, strips, unet
-from s2dm_mini.arguments import shown
+from s2dm_mini import cifar10, data, denoisers, latents, losses, shapes, unet
 from s2dm_mini.checkpoints import CheckpointError, load_pretrained
-from s2dm_mini.classifier import ClassifierConfig
+from s2dm_mini.data import load_data
+from s2dm_mini.data.points import points, ring_means
+from s2dm_mini.data.shapes import draw_shapes, read_factors
+from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
+from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.measure import metrics, paths
+from s2dm_mini.measure.classifier import ClassifierConfig
+from s2dm_mini.measure.errors import MeanOverPairs, jackknife_error
 from s2dm_mini.samplers import sample, trajectory
 from s2dm_mini.schedule import NoiseSchedule, timesteps
-from s2dm_mini.train import TrainConfig, antithetic_timesteps, load_data
+from s2dm_mini.study import tables
+from s2dm_mini.study.plan import Group, experiment_of
+from s2dm_mini.support.checks import shown
+from s2dm_mini.theory import gaussian
+from s2dm_mini.theory.gaussian import gaussian_ddim_variance
+from s2dm_mini.theory.scales import relative_scale, scale_of, scaled
+from s2dm_mini.training.config import TrainConfig
+from s2dm_mini.training.loop import antithetic_timesteps
 
 PACKAGE = str(Path(s2dm_mini.__file__).parent)
 SCHEDULE = NoiseSchedule.linear(20, 1e-3, 0.3)
 X, T = torch.linspace(-1, 1, 12).reshape(3, 4), torch.tensor([0, 7, 19])
 FEATURES = torch.linspace(-1, 1, 24, dtype=torch.float64).sin().reshape(12, 2)
-PIXELS = data.shapes(3, 8).pixels
-FACTORS = data.shapes(3, 8).factors
+PIXELS = shapes(3, 8).pixels
+FACTORS = shapes(3, 8).factors
 NETWORK = unet.UNetConfig(image_size=4, channels=(4, 4), blocks_per_level=1, norm_groups=1, attention_levels=())
 GAUSSIAN = denoisers.GaussianDenoiser(torch.zeros(4), torch.ones(4), SCHEDULE)
 MIXTURE = denoisers.MixtureDenoiser(X, 0.5, SCHEDULE)
@@ -87,9 +100,9 @@ CASES = {
     "denoisers.MixtureDenoiser.__call__": Case(MIXTURE.__call__, {"x": X, "t": T}, ("x",)),
     "denoisers.Shrunk": Case(denoisers.Shrunk, {"denoiser": shrinker, "scale": 0.9}, ("denoiser",)),
     "denoisers.Shrunk.__call__": Case(denoisers.Shrunk(GAUSSIAN, torch.ones(20)).__call__, {"x": X, "t": T}, ("x",)),
-    "denoisers.relative_scale": Case(denoisers.relative_scale, {
+    "theory.scales.relative_scale": Case(relative_scale, {
         "denoiser": shrinker, "baseline": shrinker, "x0": X, "t": 5, "schedule": SCHEDULE, "generator": None}, ("denoiser", "baseline")),
-    "denoisers.gaussian_ddim_variance": Case(denoisers.gaussian_ddim_variance, {
+    "theory.gaussian.gaussian_ddim_variance": Case(gaussian_ddim_variance, {
         "v": 0.25, "schedule": SCHEDULE, "grid": SCHEDULE.timesteps(5), "scale": 1.0}),
     "samplers.sample": Case(sample, {
         "denoiser": shrinker, "x_T": X, "schedule": SCHEDULE, "sampler": "ddim", "steps": 3, "spacing": "uniform", "eta": 0.5,
@@ -102,73 +115,73 @@ CASES = {
     "latents.interpolate": Case(latents.interpolate, {"a": X, "b": X.flip(1), "frames": 3, "way": "slerp"}),
     "latents.invert": Case(latents.invert, {
         "denoiser": shrinker, "x0": X, "schedule": SCHEDULE, "steps": 3, "spacing": "uniform", "refinements": 1}),
-    "prediction.gaussian_variance": Case(prediction.gaussian_variance, {
+    "theory.gaussian.gaussian_variance": Case(gaussian.gaussian_variance, {
         "eigenvalues": torch.tensor([0.5, 0.1]), "schedule": SCHEDULE, "sampler": "plms", "steps": 3, "spacing": "uniform", "scale": 1.0}),
-    "prediction.gaussian_distance": Case(prediction.gaussian_distance, {
+    "theory.gaussian.gaussian_distance": Case(gaussian.gaussian_distance, {
         "eigenvalues": torch.tensor([0.5, 0.1]), "schedule": SCHEDULE, "sampler": "tab-deis-2", "steps": 3, "spacing": "uniform",
         "scale": 1.0}),
-    "prediction.best_scale": Case(prediction.best_scale, {
+    "theory.gaussian.best_scale": Case(gaussian.best_scale, {
         "eigenvalues": torch.tensor([0.5, 0.1]), "schedule": SCHEDULE, "sampler": "ddim", "steps": 2, "spacing": "uniform"}),
-    "interpolation.MeanOverPairs.of": Case(interpolation.MeanOverPairs.of, {"values": FEATURES[:, 0]}),
-    "interpolation.strips": Case(interpolation.strips, {
+    "measure.errors.MeanOverPairs.of": Case(MeanOverPairs.of, {"values": FEATURES[:, 0]}),
+    "measure.paths.strips": Case(paths.strips, {
         "denoiser": shrinker, "ends": ENDS, "schedule": SCHEDULE, "frames": 3, "way": "slerp", "sampler": "ddim", "steps": 2,
         "spacing": "uniform", "pairs_at_once": 1}),
-    "interpolation.path_measures": Case(interpolation.path_measures, {"path": PATHS}),
-    "interpolation.coarse_pixels": Case(interpolation.coarse_pixels, {"pixels": PIXELS}),
-    "interpolation.path_features": Case(interpolation.path_features, {"pixels": PIXELS[None], "features": interpolation.coarse_pixels}),
-    "interpolation.midpoint_excess": Case(interpolation.midpoint_excess, {
+    "measure.paths.path_measures": Case(paths.path_measures, {"path": PATHS}),
+    "measure.paths.coarse_pixels": Case(paths.coarse_pixels, {"pixels": PIXELS}),
+    "measure.paths.path_features": Case(paths.path_features, {"pixels": PIXELS[None], "features": paths.coarse_pixels}),
+    "measure.paths.midpoint_excess": Case(paths.midpoint_excess, {
         "path": PATHS, "distance": metrics.frechet_distance, "groups": 3}),
-    "interpolation.round_trip": Case(interpolation.round_trip, {
-        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": interpolation.coarse_pixels, "steps": 2,
+    "measure.paths.round_trip": Case(paths.round_trip, {
+        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": paths.coarse_pixels, "steps": 2,
         "spacing": "uniform", "refinements": 1}),
-    "interpolation.read_factors": Case(interpolation.read_factors, {"pixels": PIXELS}),
-    "interpolation.monotonicity": Case(interpolation.monotonicity, {"values": FEATURES.T, "extent": 0.5}),
-    "interpolation.needless_changes": Case(interpolation.needless_changes, {"shape": FEATURES.T}),
-    "interpolation.factor_measures": Case(interpolation.factor_measures, {"pixels": PIXELS[None]}),
-    "metrics.Moments": Case(metrics.Moments, {"n": 5, "mean": torch.zeros(2).double(), "covariance": torch.eye(2).double()}),
-    "metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
-    "metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
-    "metrics.frechet_distance_infinite": Case(metrics.frechet_distance_infinite, {"real": FEATURES, "x": FEATURES + 1, "seed": 0}),
-    "metrics.frechet_left_out": Case(metrics.frechet_left_out, {"real": FEATURES, "x": FEATURES + 1, "blocks": 4}),
-    "metrics.jackknife_error": Case(metrics.jackknife_error, {"left_out": [1.0, 2.0, 4.0]}),
-    "metrics.kernel_distance": Case(metrics.kernel_distance, {
+    "data.shapes.read_factors": Case(read_factors, {"pixels": PIXELS}),
+    "measure.paths.monotonicity": Case(paths.monotonicity, {"values": FEATURES.T, "extent": 0.5}),
+    "measure.paths.needless_changes": Case(paths.needless_changes, {"shape": FEATURES.T}),
+    "measure.paths.factor_measures": Case(paths.factor_measures, {"pixels": PIXELS[None]}),
+    "measure.metrics.Moments": Case(metrics.Moments, {"n": 5, "mean": torch.zeros(2).double(), "covariance": torch.eye(2).double()}),
+    "measure.metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
+    "measure.metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
+    "measure.metrics.frechet_distance_infinite": Case(metrics.frechet_distance_infinite, {"real": FEATURES, "x": FEATURES + 1, "seed": 0}),
+    "measure.metrics.frechet_left_out": Case(metrics.frechet_left_out, {"real": FEATURES, "x": FEATURES + 1, "blocks": 4}),
+    "measure.errors.jackknife_error": Case(jackknife_error, {"left_out": [1.0, 2.0, 4.0]}),
+    "measure.metrics.kernel_distance": Case(metrics.kernel_distance, {
         "real": FEATURES, "x": FEATURES + 1, "subsets": 2, "subset_size": 4, "seed": 0}),
-    "metrics.precision_recall": Case(metrics.precision_recall, {"real": FEATURES, "x": FEATURES + 1, "k": 3}),
-    "metrics.estimate": Case(metrics.estimate, {"values": FEATURES}),
-    "data.to_unit_range": Case(data.to_unit_range, {"pixels": PIXELS}),
-    "data.to_pixels": Case(data.to_pixels, {"x": X}, ("x",)),
-    "data.random_flip": Case(data.random_flip, {"x": PIXELS, "generator": None}),
-    "data.cifar10": Case(data.cifar10, {"split": "train", "folder": "no such folder"}),
-    "data.shapes": Case(data.shapes, {"n": 2, "size": 8, "seed": 0}),
-    "data.draw_shapes": Case(data.draw_shapes, {"factors": FACTORS, "size": 8}),
-    "data.ring_means": Case(data.ring_means, {"k": 3, "radius": 1.0}),
-    "data.points": Case(data.points, {"name": "moons", "n": 5, "seed": 0}),
-    "strips.Setting": Case(strips.Setting, {
+    "measure.metrics.precision_recall": Case(metrics.precision_recall, {"real": FEATURES, "x": FEATURES + 1, "k": 3}),
+    "measure.metrics.estimate": Case(metrics.estimate, {"values": FEATURES}),
+    "data.images.to_unit_range": Case(data.to_unit_range, {"pixels": PIXELS}),
+    "data.images.to_pixels": Case(data.to_pixels, {"x": X}, ("x",)),
+    "data.images.random_flip": Case(data.random_flip, {"x": PIXELS, "generator": None}),
+    "data.cifar10.cifar10": Case(cifar10, {"split": "train", "folder": "no such folder"}),
+    "data.shapes.shapes": Case(shapes, {"n": 2, "size": 8, "seed": 0}),
+    "data.shapes.draw_shapes": Case(draw_shapes, {"factors": FACTORS, "size": 8}),
+    "data.points.ring_means": Case(ring_means, {"k": 3, "radius": 1.0}),
+    "data.points.points": Case(points, {"name": "moons", "n": 5, "seed": 0}),
+    "explorer.setting.Setting": Case(Setting, {
         "family": "tiny, shapes", "first": 0, "second": b"a picture, perhaps", "way": "lerp", "frames": 4, "skip": 9, "tau": 0.9,
         "how": "trained", "sampler": "ddim", "steps": 5, "spacing": "uniform", "eta": 0.5, "amplify": 2}),
-    "strips.read_png": Case(strips.read_png, {"png": strips.to_png(PIXELS[0]), "size": 8}),
-    "strips.to_png": Case(strips.to_png, {"pixels": PIXELS[0]}),
-    "strips.shape_picture": Case(strips.shape_picture, {"number": 3}),
-    "strips.upload": Case(strips.upload, {"name": "a.png", "content": strips.to_png(PIXELS[0])}),
-    "train.TrainConfig": Case(TrainConfig, {
+    "explorer.ends.read_png": Case(read_png, {"png": to_png(PIXELS[0]), "size": 8}),
+    "explorer.ends.to_png": Case(to_png, {"pixels": PIXELS[0]}),
+    "explorer.ends.shape_picture": Case(shape_picture, {"number": 3}),
+    "explorer.ends.upload": Case(upload, {"name": "a.png", "content": to_png(PIXELS[0])}),
+    "training.config.TrainConfig": Case(TrainConfig, {
         "data": "shapes", "preset": "tiny", "skip": 9, "tau": 0.9, "reading": "shared", "weighting": "p2", "only_steps": 10, "T": 100,
         "batch": 8, "learning_rate": 1e-3, "warmup": 3, "clip": 1.0, "ema_decay": 0.9, "ema_ramp": True, "steps": 10, "images": 20,
         "minutes": 1.0, "seed": 0, "device": "cpu", "precision": "fp32", "shards": 2, "log_every": 5, "save_minutes": 1.0}),
-    "train.antithetic_timesteps": Case(antithetic_timesteps, {"batch": 5, "T": 20, "generator": torch.Generator()}),
-    "train.load_data": Case(load_data, {"name": "shapes", "size": 8}),
+    "training.loop.antithetic_timesteps": Case(antithetic_timesteps, {"batch": 5, "T": 20, "generator": torch.Generator()}),
+    "data.load_data": Case(load_data, {"name": "shapes", "size": 8}),
     "unet.UNetConfig": Case(unet.UNetConfig, {
         "image_size": 8, "image_channels": 3, "channels": (4, 8), "blocks_per_level": 1, "attention_levels": (1,), "norm_groups": 4,
         "dropout": 0.1}),
     "unet.UNet": Case(unet.UNet, {"config": NETWORK}),
     "unet.UNet.forward": Case(unet.UNet(NETWORK).forward, {"x": torch.zeros(3, 3, 4, 4), "t": T}, ("x", "t")),
-    "classifier.ClassifierConfig": Case(ClassifierConfig, {
+    "measure.classifier.ClassifierConfig": Case(ClassifierConfig, {
         "epochs": 1, "batch": 8, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "label_smoothing": 0.1, "shift": 1,
         "noise": 0.1, "seed": 0, "device": "cpu"}),
-    "ledger.Group": Case(ledger.Group, {
+    "study.plan.Group": Case(Group, {
         "setting": "l0", "seed": 0, "scale": "s2dm10", "sampler": "ddim", "spacing": "uniform", "steps": (5, 10), "sampling_seed": 0}),
-    "ledger.scale_of": Case(ledger.scale_of, {"scale": "b1.017", "schedule": SCHEDULE}),
-    "ledger.scaled": Case(ledger.scaled, {"denoiser": shrinker, "scale": "s2dm10", "schedule": SCHEDULE}, ("denoiser",)),
-    "ledger.experiment_of": Case(ledger.experiment_of, {"size": "quick"}),
+    "theory.scales.scale_of": Case(scale_of, {"scale": "b1.017", "schedule": SCHEDULE}),
+    "theory.scales.scaled": Case(scaled, {"denoiser": shrinker, "scale": "s2dm10", "schedule": SCHEDULE}, ("denoiser",)),
+    "study.plan.experiment_of": Case(experiment_of, {"size": "quick"}),
     "checkpoints.load_pretrained": Case(load_pretrained, {"name": "tiny-shapes-l0"}),
 }
 
@@ -180,41 +193,53 @@ _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
-    **dict.fromkeys(["schedule.per_image", "train.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
-                     "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "interpolation.check_values",
-                     "strips.Listener", "strips.ShrunkEach", "results.holds"], _PARTS),
-    **dict.fromkeys(["samplers.Sampler", "data.Images", "interpolation.MeanOverPairs", "metrics.Reference", "metrics.Estimate",
-                     "strips.Row", "strips.View", "strips.Trained", "strips.Plane", "train.TrainRecord", "ledger.Part",
-                     "ledger.Experiment"], _RECORD),
-    **dict.fromkeys(["data.fetch_cifar10", "data.unpack_cifar10", "data.celeba", "data.data_folder", "metrics.reference",
-                     "metrics.compute_reference", "metrics.write_reference", "metrics.read_reference", "prediction.save_eigenvalues",
-                     "results.append_row", "results.read_rows", "results.write_rows", "checkpoints.write_tensors",
-                     "checkpoints.read_tensors", "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file",
-                     "checkpoints.sha256", "checkpoints.add_to_zoo", "checkpoints.ship", "checkpoints.schedule_of",
-                     "ledger.rows_of", "ledger.missing", "ledger.table_of", "ledger.train_network", "ledger.sample_group",
-                     "ledger.measure_group", "ledger.predict", "train.train"], _FILES),
-    **dict.fromkeys(["strips.family", "strips.nearest", "strips.s2dm", "strips.grid", "strips.latents", "strips.end_latent",
-                     "strips.views", "strips.plane", "strips.nearest_cell", "strips.smoothness", "strips.complaint",
-                     "ledger.theoretical_scale"], _SETTINGS),
+    **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
+                     "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
+                     "explorer.plane.ShrunkEach", "study.tables.holds", "training.loop.learning_rate",
+                     "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead"], _PARTS),
+    **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
+                     "measure.metrics.Estimate", "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
+                     "explorer.plane.Plane", "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment",
+                     "theory.scales.Fit"], _RECORD),
+    **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
+                     "measure.references.reference", "measure.references.compute_reference", "measure.references.write_reference",
+                     "measure.references.read_reference", "theory.gaussian.save_eigenvalues", "study.tables.append_row",
+                     "study.tables.read_rows", "study.tables.write_rows", "checkpoints.write_tensors", "checkpoints.read_tensors",
+                     "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file", "checkpoints.sha256",
+                     "checkpoints.schedule_of", "study.ledger.rows_of", "study.ledger.missing",
+                     "study.ledger.table_of", "study.ledger.train_network", "study.ledger.sample_group", "study.ledger.measure_group",
+                     "study.ledger.predict", "training.loop.train", "checkpoints.open_network",
+                     "measure.references.open_reference"], _FILES),
+    **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",
+                     "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
+                     "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
+                     "study.ledger.theoretical_scale"], _SETTINGS),
     **dict.fromkeys(["losses.guided_s2dm_loss", "losses.guided_shrinkage", "denoisers.Guided", "denoisers.Guided.__call__",
-                     "train.drop_labels", "unet.UNet.with_classes"], _LABELS),
-    **dict.fromkeys(["schedule.NoiseSchedule.to", "data.fingerprint", "prediction.cifar10_eigenvalues", "strips.families",
-                     "strips.network", "strips.forget", "train.best_device", "train.device_name", "unet.UNetConfig.to_dict",
-                     "unet.for_sampling", "checkpoints.git_commit", "checkpoints.network_hash", "checkpoints.images_seen",
-                     "checkpoints.manifest", "checkpoints.zoo", "checkpoints.interop", "checkpoints.schedule_entry",
-                     "ledger.Group.network_path", "ledger.Group.samples_path"], _NOTHING),
+                     "training.loop.drop_labels", "unet.UNet.with_classes"], _LABELS),
+    **dict.fromkeys(["schedule.NoiseSchedule.to", "data.images.fingerprint", "theory.gaussian.cifar10_eigenvalues",
+                     "explorer.setting.families", "explorer.setting.network", "explorer.strips.forget", "support.machine.best_device",
+                     "support.machine.device_name", "unet.UNetConfig.to_dict", "unet.for_sampling", "support.machine.git_commit",
+                     "checkpoints.network_hash", "checkpoints.images_seen", "checkpoints.manifest", "checkpoints.zoo",
+                     "checkpoints.interop", "checkpoints.schedule_entry", "study.plan.Group.network_path", "study.plan.Group.samples_path",
+                     "support.machine.multiplies_bf16"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
-MODULES = ("schedule", "losses", "denoisers", "samplers", "latents", "prediction", "interpolation", "metrics", "data", "strips", "train",
-           "unet", "ledger", "results", "checkpoints")
-ABOVE = {"arguments": "the checks themselves", "files": "files", "celeba": "an archive, which it checks", "tune": "a command",
-         "scales": "families of numbers for denoisers.Shrunk", "optimum": "searches over prediction",
-         "signals": "data drawn like data.shapes; test_signals tries it", "compare_signals": "a command", "evaluate_classes": "a command",
-         "__main__": "commands, whose options tyro checks", "classifier": "training, like train",
-         "features": "networks that look at pixels, which they check", "evaluate": "commands", "compare_interpolations": "commands",
-         "explorer": "widgets over strips.Setting", "interop": "diffusers' own objects", "plots": "figures", "strip_pictures": "figures",
-         "progress": "a bar around train", "refresh": "notebooks", "reproduce": "notebooks", "verdicts": "tables that commands wrote",
-         "zoo": "commands"}
+MODULES = ("schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
+           "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
+           "measure.metrics", "measure.paths", "measure.references", "study.plan", "study.tables", "study.ledger", "support.machine",
+           "theory.gaussian", "theory.scales", "training.config", "training.loop")
+ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",
+         "data.celeba": "an archive, which it checks", "data.signals": "data drawn like shapes; test_signals tries it",
+         "theory.optimum": "searches over theory.gaussian",
+         "measure.draw": "sample, many times", "measure.classifier": "training, like train",
+         "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
+         "explorer.widget": "widgets over explorer.Setting", "training.run": "files", "training.watched": "a bar around train",
+         **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
+         **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo"),
+                         "commands"),
+         "study.verdicts": "tables that commands wrote", "series.refresh": "notebooks", "series.reproduce": "notebooks",
+         "__main__": "commands, whose options tyro checks"}
+PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 
 
 def public_names() -> set[str]:
@@ -235,10 +260,11 @@ def public_names() -> set[str]:
 def test_every_public_function_is_tried_or_has_a_reason_not_to_be():
     parts = {name for name in public_names() if name.rpartition(".")[0] in REASONS}
     assert public_names() - parts - CASES.keys() - REASONS.keys() == set(), "give these a case or a reason"
-    assert (CASES.keys() | REASONS.keys()) - public_names() - {"classifier.ClassifierConfig"} == set(), "these are gone or not public"
+    gone = (CASES.keys() | REASONS.keys()) - public_names() - {"measure.classifier.ClassifierConfig"}
+    assert gone == set(), "these are gone or not public"
     assert not CASES.keys() & REASONS.keys()
-    modules = {module.name for module in pkgutil.iter_modules(s2dm_mini.__path__)}
-    assert modules == {*MODULES, *ABOVE}, "a module that is new or gone"
+    modules = {module.name.removeprefix("s2dm_mini.") for module in pkgutil.walk_packages(s2dm_mini.__path__, "s2dm_mini.")}
+    assert {m for m in modules - PACKAGES if not m.startswith("samplers.")} == {*MODULES, *ABOVE}, "a module that is new or gone"
 
 
 # ----------------------------------------------------------------------------------------------- what to try instead
@@ -331,7 +357,7 @@ def outcome(call: Callable, arguments: dict[str, object]) -> tuple[str, object]:
             warnings.simplefilter("ignore")
             answer = call(**arguments)
             return "answer", list(answer) if isinstance(answer, Iterator) else answer
-    except (ValueError, CheckpointError, data.DataError, results.ResultsError) as error:
+    except (ValueError, CheckpointError, data.DataError, tables.ResultsError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         ours = last.filename.startswith(PACKAGE) and last.line.startswith("raise ")
         assert ours, f"not this package's own refusal: {error!r} in {last}"
@@ -361,7 +387,7 @@ def is_finite(value: object) -> bool:
 
 @pytest.mark.parametrize("function", CASES)
 def test_arguments_that_work(function):
-    if function in ("data.cifar10", "train.load_data"):
+    if function in ("data.cifar10.cifar10", "train.load_data"):
         pytest.skip("needs the data, or draws 20,000 pictures")
     said, answer = outcome(CASES[function].call, CASES[function].good)
     assert said == "answer" and is_finite(answer)
@@ -369,10 +395,11 @@ def test_arguments_that_work(function):
 
 # (function, argument) that takes more than its kind lets expect, and why.
 LENIENT = {
-    ("data.random_flip", "x"): "any pictures can be mirrored",
-    ("strips.Setting", "family"): "the zoo knows the families; strips.family refuses others",
-    ("strips.Setting", "first"): "a seed or a picture, which is opened when it is drawn", ("strips.Setting", "second"): "the same",
-    ("strips.upload", "name"): "it only stands in errors",
+    ("data.images.random_flip", "x"): "any pictures can be mirrored",
+    ("explorer.setting.Setting", "family"): "the zoo knows the families; explorer.setting.family refuses others",
+    ("explorer.setting.Setting", "first"): "a seed or a picture, which is opened when it is drawn",
+    ("explorer.setting.Setting", "second"): "the same",
+    ("explorer.ends.upload", "name"): "it only stands in errors",
 }
 
 
@@ -403,7 +430,7 @@ def alternatives(function: str, name: str) -> Iterator[tuple[object, bool]]:
 def test_one_wrong_argument_at_a_time(function):
     for name in CASES[function].good:
         for value, wrong in alternatives(function, name):
-            if function == "train.load_data" and not wrong:
+            if function == "data.load_data" and not wrong:
                 continue  # it would draw 20,000 pictures
             try:
                 judge(function, {name: value}, name if wrong else "")
@@ -413,7 +440,7 @@ def test_one_wrong_argument_at_a_time(function):
 
 def drawn(rng: random.Random) -> tuple[str, dict[str, object]]:
     """A public function, and some of its arguments replaced."""
-    function = rng.choice([name for name in CASES if name not in ("train.load_data", "interpolation.midpoint_excess")])
+    function = rng.choice([name for name in CASES if name not in ("data.load_data", "measure.paths.midpoint_excess")])
     given = {}
     for name, good in CASES[function].good.items():
         if rng.random() < 0.4 and name != "folder":

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2dm_mini import data
+from s2dm_mini import shapes
 from s2dm_mini.losses import READINGS
-from s2dm_mini.results import read_rows
+from s2dm_mini.study.tables import read_rows
 from s2dm_mini.unet import PRESETS, UNetConfig
 
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -83,7 +83,7 @@ def test_levers_table_by_hand(levers):
 def test_levers_run_only_what_is_missing(levers, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
     monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(levers, "load_data", lambda name, size: data.shapes(64, size=size))
+    monkeypatch.setattr(levers, "load_data", lambda name, size: shapes(64, size=size))
     base = replace(levers.SIZES["quick"].base, batch=8, device="cpu", log_every=1)
     monkeypatch.setitem(levers.SIZES, "quick", levers.Size(base, decays=(0.5,), samples=32))
     arguments = ("--out", tmp_path, "--images", 16, "--seeds", 1, "--together", "p2", "batch-half")

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from s2dm_mini import checkpoints, files
+from s2dm_mini import checkpoints
 from s2dm_mini.checkpoints import CheckpointError, load_model, load_pretrained, read_tensors, save_model, write_tensors
+from s2dm_mini.study.zoo import add_to_zoo
+from s2dm_mini.support import files
 from s2dm_mini.unet import UNet, UNetConfig
 
 CONFIG = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -196,7 +198,7 @@ def test_an_empty_zoo(zoo):
 
 def test_the_zoo_gives_back_what_was_entered(zoo, saved):
     for name in ("nano-l0", "nano-s2dm10"):
-        checkpoints.add_to_zoo(saved, name)
+        add_to_zoo(saved, name)
     assert {p.name for p in zoo.iterdir() if p.suffix != ".lock"} == {"manifest.json", "nano-l0.safetensors", "nano-s2dm10.safetensors"}
     row = checkpoints.zoo()["nano-l0"]
     assert row["sha256"] == hashlib.sha256((zoo / row["file"]).read_bytes()).hexdigest()
@@ -208,7 +210,7 @@ def test_the_zoo_gives_back_what_was_entered(zoo, saved):
 
 def test_unknown_names_list_the_known_ones(zoo, saved):
     for name in ("nano-l0", "compact-l0"):
-        checkpoints.add_to_zoo(saved, name)
+        add_to_zoo(saved, name)
     with pytest.raises(CheckpointError, match=r"'nano_lo'\. Did you mean 'nano-l0'\? Known: compact-l0, nano-l0\."):
         load_pretrained("nano_lo")
     with pytest.raises(CheckpointError, match=r"'xyz'\. Known: compact-l0, nano-l0\."):
@@ -216,7 +218,7 @@ def test_unknown_names_list_the_known_ones(zoo, saved):
 
 
 def test_another_file_than_was_shipped(zoo, saved):
-    file = checkpoints.add_to_zoo(saved, "nano-l0")
+    file = add_to_zoo(saved, "nano-l0")
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit, and still a sound safetensors file
     load_model(file)

@@ -4,11 +4,12 @@ import inspect
 import pytest
 
 from s2dm_mini import __main__ as commands
-from s2dm_mini import compare_interpolations, compare_signals, data, evaluate, evaluate_classes, tune, zoo
+from s2dm_mini import shapes
 from s2dm_mini.checkpoints import read_tensors
-from s2dm_mini.classifier import ClassifierConfig
-from s2dm_mini.data import Images, shapes
-from s2dm_mini.results import RESULTS, read_rows
+from s2dm_mini.data import Images, cifar10
+from s2dm_mini.measure.classifier import ClassifierConfig
+from s2dm_mini.study import classes, evaluate, interpolations, signals, tune, zoo
+from s2dm_mini.study.tables import RESULTS, read_rows
 
 
 class Handed(Exception):
@@ -17,10 +18,10 @@ class Handed(Exception):
 
 @pytest.mark.parametrize(("command", "module", "name"), [
     (commands.evaluate_command, evaluate, "evaluate"),
-    (commands.evaluate_classes_command, evaluate_classes, "evaluate_classes"),
-    (commands.interpolate_command, compare_interpolations, "compare_interpolations"),
+    (commands.evaluate_classes_command, classes, "evaluate_classes"),
+    (commands.interpolate_command, interpolations, "compare_interpolations"),
     (commands.tune_command, tune, "tune"),
-    (commands.compare_signals_command, compare_signals, "compare_signals"),
+    (commands.compare_signals_command, signals, "compare_signals"),
     (commands.zoo_command, zoo, "build_zoo"),
 ])
 def test_every_option_arrives_under_its_own_name(command, module, name, monkeypatch):
@@ -50,7 +51,7 @@ def numbers(row):
 
 def test_interpolate_says_what_is_within_its_error(monkeypatch, capsys):
     rows = [numbers(row) for row in read_rows(RESULTS / "interpolation.csv")]
-    monkeypatch.setattr(compare_interpolations, "compare_interpolations", lambda *args: rows)
+    monkeypatch.setattr(interpolations, "compare_interpolations", lambda *args: rows)
     commands.interpolate_command(("any",))
     lines = capsys.readouterr().out.splitlines()
     measured = [line for line in lines if " difference " in line]
@@ -76,7 +77,7 @@ def test_tune_says_how_to_use_what_it_found(monkeypatch, capsys):
 def test_train_classifier_writes_network_and_reference(tmp_path, monkeypatch, capsys):
     drawn = shapes(300)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
-    monkeypatch.setattr(data, "cifar10", lambda split: ten)
+    monkeypatch.setattr(cifar10, "cifar10", lambda split: ten)
     commands.train_classifier_command(ClassifierConfig(epochs=1, batch=50, device="cpu"), tmp_path)
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {"cifar10-classifier.safetensors",
                                                                      "ten.cifar10-classifier.safetensors"}, "and no state is left"
@@ -85,7 +86,7 @@ def test_train_classifier_writes_network_and_reference(tmp_path, monkeypatch, ca
 
 def test_eigenvalues_are_those_of_the_images(tmp_path, monkeypatch, capsys):
     images = shapes(400, size=8)
-    monkeypatch.setattr(data, "cifar10", lambda split: images)
+    monkeypatch.setattr(cifar10, "cifar10", lambda split: images)
     commands.eigenvalues_command(tmp_path / "v.safetensors")
     assert capsys.readouterr().out.startswith("192 eigenvalues")
     values = read_tensors(tmp_path / "v.safetensors")[0]["eigenvalues"]

@@ -2,7 +2,6 @@
 
 A few faults of each kind; `python tests/stress/crash.py` injects more.
 """
-import importlib
 import math
 import random
 import sys
@@ -13,22 +12,25 @@ import nbformat
 import pytest
 import torch
 
-from s2dm_mini import data, files
+from s2dm_mini import checkpoints, data, shapes
 from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors
-from s2dm_mini.classifier import ClassifierConfig, train_classifier
-from s2dm_mini.evaluate import samples_picture
-from s2dm_mini.files import TakenError, WriteError, sole_writer, write_whole
-from s2dm_mini.refresh import refresh
-from s2dm_mini.reproduce import ReproductionError, reproduce
-from s2dm_mini.results import ResultsError, append_row, read_rows
-from s2dm_mini.train import TrainConfig, TrainingError, train
+from s2dm_mini.measure.classifier import ClassifierConfig, train_classifier
+from s2dm_mini.series.refresh import refresh
+from s2dm_mini.series.reproduce import ReproductionError, reproduce
+from s2dm_mini.study.evaluate import samples_picture
+from s2dm_mini.study.tables import ResultsError, append_row, read_rows
+from s2dm_mini.study.zoo import build_zoo
+from s2dm_mini.support import files
+from s2dm_mini.support.files import TakenError, WriteError, sole_writer, write_whole
+from s2dm_mini.support.machine import seed_of
+from s2dm_mini.training.config import TrainConfig
+from s2dm_mini.training.loop import train
+from s2dm_mini.training.run import TrainingError
 from s2dm_mini.unet import PRESETS, UNetConfig
-from s2dm_mini.zoo import build_zoo
 
 sys.path.insert(0, str(Path(__file__).parent / "stress"))
 import crash
 
-training = importlib.import_module("s2dm_mini.train")  # the module, whose name the function of the package hides
 linux = pytest.mark.skipif(sys.platform != "linux", reason="kills processes and looks for them as Linux does")
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
 BASE = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, learning_rate=1e-3, steps=4, log_every=1, save_minutes=0,
@@ -39,7 +41,7 @@ BASE = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, learning_rat
 def images(monkeypatch):
     """Pictures for a network that is smaller than any that is for use."""
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
-    return data.shapes(28, size=8)
+    return shapes(28, size=8)
 
 
 def numbers(folder):
@@ -69,7 +71,7 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
     whole, cut = replace(BASE, out=tmp_path / "whole"), replace(BASE, out=tmp_path / "cut")
     list(train(whole, images))
     list(train(replace(cut, steps=2), images))
-    written, real = [], training.checkpoints.write_tensors
+    written, real = [], checkpoints.write_tensors
 
     def killed(path, *rest):
         if written:
@@ -78,7 +80,7 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
         real(path, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training.checkpoints, "write_tensors", killed)
+        patch.setattr(checkpoints, "write_tensors", killed)
         list(train(replace(cut, save_minutes=1e9), images, resume=True))
     list(train(cut, images, resume=True))
     assert same(numbers(cut.out), numbers(whole.out))
@@ -88,7 +90,7 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
 
 
 def test_a_classifiers_training_goes_on_after_its_last_epoch(tmp_path):
-    images, state = data.shapes(20, seed=1), tmp_path / "state.safetensors"
+    images, state = shapes(20, seed=1), tmp_path / "state.safetensors"
     config = ClassifierConfig(epochs=3, batch=10, noise=0.1, device="cpu")
     whole = list(train_classifier(config, images, images))
     for epoch in (1, 2, 3):  # each by a process of its own, as it were
@@ -264,7 +266,7 @@ def test_a_picture_that_is_not_finite_stops_the_training(images, tmp_path):
             return super().augment(pixels, generator) + torch.where((pixels == 255).flatten(1).all(1), math.nan, 0.0)[:, None, None, None]
 
     pixels = images.pixels.clone()
-    pixels[torch.randperm(28, generator=torch.Generator().manual_seed(training.seed_of(0, 1, 0)))[16:24]] = 255
+    pixels[torch.randperm(28, generator=torch.Generator().manual_seed(seed_of(0, 1, 0)))[16:24]] = 255
     spoilt = Spoilt(images.name, pixels, images.labels, images.classes, images.factors)
     with pytest.raises(TrainingError, match=r"loss became nan between steps 2 and 3; training stops\. The checkpoint in .* is kept"):
         list(train(replace(BASE, out=tmp_path), spoilt))

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from s2dm_mini.denoisers import GaussianDenoiser, Guided, MixtureDenoiser, Shrunk, gaussian_ddim_variance, relative_scale
+from s2dm_mini.denoisers import NO_LABEL, GaussianDenoiser, Guided, MixtureDenoiser, Shrunk
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.samplers import sample
 from s2dm_mini.schedule import NoiseSchedule
-from s2dm_mini.unet import NO_LABEL
+from s2dm_mini.theory.gaussian import gaussian_ddim_variance
+from s2dm_mini.theory.scales import relative_scale
 
 SCHEDULE = NoiseSchedule.linear()
 TIMES = [torch.tensor([0, 10, 300, 700, 999]), torch.tensor([0.5, 10.25, 300.0, 699.9, 999.0])]

@@ -15,13 +15,15 @@ import torch
 
 from s2dm_mini import PRESETS, SAMPLERS, MixtureDenoiser, NoiseSchedule, TrainConfig, load_pretrained, sample, shapes, shrinkage, train
 from s2dm_mini.data import to_unit_range
-from s2dm_mini.evaluate import draw, starting_noise
+from s2dm_mini.explorer.plane import plane
+from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.strips import views
 from s2dm_mini.losses import READINGS, timestep_weight
-from s2dm_mini.optimum import best_line, gaussian_objective
-from s2dm_mini.scales import fit_line
+from s2dm_mini.measure.draw import draw, starting_noise
 from s2dm_mini.schedule import SPACINGS
-from s2dm_mini.strips import Setting, plane, views
-from s2dm_mini.train import seed_of
+from s2dm_mini.support.machine import seed_of
+from s2dm_mini.theory.optimum import best_line, gaussian_objective
+from s2dm_mini.theory.scales import fit_line
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SCHEDULE = NoiseSchedule.linear()
@@ -41,7 +43,8 @@ def told(*tensors: torch.Tensor) -> dict:
     values = [tensor.detach().cpu().contiguous() for tensor in tensors]
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()[:16]
     flat = torch.cat([value.double().flatten() for value in values])
-    return {"numbers": [*flat[:: max(len(flat) // 6, 1)][:6].tolist(), float(flat.mean()), float(flat.square().mean().sqrt())], "hash": digest}
+    some = flat[:: max(len(flat) // 6, 1)][:6].tolist()
+    return {"numbers": [*some, float(flat.mean()), float(flat.square().mean().sqrt())], "hash": digest}
 
 
 def trained(resumed: bool = False, **changes) -> dict:

@@ -18,10 +18,12 @@ from s2dm_mini import (
     trajectory,
 )
 from s2dm_mini import data as pictures
-from s2dm_mini.data import RING_STD, ring_means
-from s2dm_mini.denoisers import gaussian_ddim_variance, relative_scale
+from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.latents import interpolate, invert
-from s2dm_mini.train import TrainConfig, train
+from s2dm_mini.theory.gaussian import gaussian_ddim_variance
+from s2dm_mini.theory.scales import relative_scale
+from s2dm_mini.training.config import TrainConfig
+from s2dm_mini.training.loop import train
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here, and these tests compare one with the CPU")

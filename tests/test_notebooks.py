@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from s2dm_mini.refresh import RefreshError, refresh, source_sha256
+from s2dm_mini.series.refresh import RefreshError, refresh, source_sha256
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s2dm_mini import SAMPLERS, GaussianDenoiser, MixtureDenoiser, NoiseSchedule, Shrunk, load_pretrained, s2dm_loss, sample, shrinkage
-from s2dm_mini.data import RING_STD, ring_means
+from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.latents import interpolate, invert
 from s2dm_mini.losses import READINGS
 

@@ -17,9 +17,13 @@ import nbformat
 import pytest
 import torch
 
-from s2dm_mini import checkpoints, data
+from s2dm_mini import data
 from s2dm_mini.checkpoints import CheckpointError, load_model, write_tensors
-from s2dm_mini.ledger import SETTINGS, Group, missing
+from s2dm_mini.data import cifar10 as reader
+from s2dm_mini.data.cifar10 import CIFAR10_FILES, RECORD_BYTES, fetch_cifar10, unpack_cifar10
+from s2dm_mini.study.ledger import missing
+from s2dm_mini.study.plan import SETTINGS, Group
+from s2dm_mini.support.files import MAX_HEADER
 from s2dm_mini.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +95,7 @@ def test_the_search_leaves_the_rest_alone(code):
 
 def test_a_header_is_bounded_and_asks_for_no_more_memory_than_its_file_holds(tmp_path):
     path = tmp_path / "m.safetensors"
-    path.write_bytes((checkpoints.MAX_HEADER + 1).to_bytes(8, "little") + b"{" + b" " * 100)
+    path.write_bytes((MAX_HEADER + 1).to_bytes(8, "little") + b"{" + b" " * 100)
     with pytest.raises(CheckpointError, match=r"header claims 16,777,217 bytes, at most 16,777,216"):
         load_model(path)
     # 16 levels' worth of blocks would take minutes to lay out; 4096 channels, terabytes to hold.
@@ -104,7 +108,7 @@ def test_a_header_is_bounded_and_asks_for_no_more_memory_than_its_file_holds(tmp
         assert time.process_time() - start < 5
 
 
-MEMBERS = [f"cifar-10-batches-bin/{name}" for split in data.CIFAR10_FILES.values() for name in split]
+MEMBERS = [f"cifar-10-batches-bin/{name}" for split in CIFAR10_FILES.values() for name in split]
 
 
 def archive(path: Path, *extra: tarfile.TarInfo, kind: bytes = tarfile.REGTYPE) -> Path:
@@ -116,7 +120,7 @@ def archive(path: Path, *extra: tarfile.TarInfo, kind: bytes = tarfile.REGTYPE) 
         for name in MEMBERS:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = (kind if name == MEMBERS[0] else tarfile.REGTYPE), "/etc/passwd"
-            info.size = 20 * data.RECORD_BYTES if info.isreg() else 0
+            info.size = 20 * RECORD_BYTES if info.isreg() else 0
             tar.addfile(info, io.BytesIO(bytes(info.size)))
     path.write_bytes(gzip.compress(content.getvalue()))
     return path
@@ -124,21 +128,21 @@ def archive(path: Path, *extra: tarfile.TarInfo, kind: bytes = tarfile.REGTYPE) 
 
 @pytest.fixture
 def twenty_images(monkeypatch):
-    monkeypatch.setattr(data, "RECORDS_PER_FILE", 20)
+    monkeypatch.setattr(reader, "RECORDS_PER_FILE", 20)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 def test_links_and_devices_in_place_of_a_file_are_not_unpacked(twenty_images, tmp_path, kind):
     with pytest.raises(data.DataError, match=r"data_batch_1\.bin"):
-        data.unpack_cifar10(archive(tmp_path / "a.tar.gz", kind=kind), tmp_path / "to")
+        unpack_cifar10(archive(tmp_path / "a.tar.gz", kind=kind), tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize("name", ["../owned", "/tmp/owned", "cifar-10-batches-bin/../../owned", "cifar-10-batches-bin/owned"])
 def test_nothing_else_in_an_archive_is_unpacked(twenty_images, tmp_path, name):
     info = tarfile.TarInfo(name)
-    info.size = 20 * data.RECORD_BYTES
-    data.unpack_cifar10(archive(tmp_path / "a.tar.gz", info), tmp_path / "to")
+    info.size = 20 * RECORD_BYTES
+    unpack_cifar10(archive(tmp_path / "a.tar.gz", info), tmp_path / "to")
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == sorted(["a.tar.gz", *(f"to/{name}" for name in MEMBERS)])
 
@@ -152,9 +156,9 @@ def test_a_download_of_another_content_is_refused_before_it_is_opened(tmp_path, 
 
     retrieve = pooch.retrieve
     monkeypatch.setattr(pooch, "retrieve", lambda *arguments, **options: retrieve(*arguments, **options, downloader=Answer()))
-    monkeypatch.setattr(data, "unpack_cifar10", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr(reader, "unpack_cifar10", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(data.DataError, match="could not be downloaded"):
-        data.fetch_cifar10(tmp_path)
+        fetch_cifar10(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ names and shells

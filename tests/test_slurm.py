@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from s2dm_mini.ledger import KEY
-from s2dm_mini.results import read_rows
+from s2dm_mini.study.ledger import KEY
+from s2dm_mini.study.tables import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = Path("/etc/slurm/slurm.conf")

@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from s2dm_mini import NoiseSchedule, for_sampling, sample
-from s2dm_mini.unet import NO_LABEL, PRESETS, UNet, UNetConfig, Upsample, timestep_embedding
+from s2dm_mini.denoisers import NO_LABEL
+from s2dm_mini.unet import PRESETS, UNet, UNetConfig, Upsample, timestep_embedding
 
 PARAMETERS = {"tiny": 280_755, "nano": 1_525_411, "compact": 7_238_563, "paper": 35_746_307, "paper64": 78_700_803}
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)

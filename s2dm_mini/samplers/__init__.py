@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..arguments import check_denoiser, check_floating, check_kind, check_name, check_number
-from ..losses import Denoiser
+from ..denoisers import Denoiser
 from ..schedule import NoiseSchedule
+from ..support.checks import check_denoiser, check_floating, check_kind, check_name, check_number
 from .common import CLEAN, NoisePredictor, NoiseSource, Step, check_devices
 from .ddim import ddim
 from .ddpm import ddpm, ddpm_large

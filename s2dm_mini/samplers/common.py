@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_eps, check_generator
-from ..losses import Denoiser
+from ..denoisers import Denoiser
 from ..schedule import NoiseSchedule
+from ..support.checks import check_eps, check_generator
 
 # Where random samplers take their noise from: one generator for the batch, or one an image, so that image i is the same
 # whatever it shares a batch with.

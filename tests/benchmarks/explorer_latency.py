@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 from s2dm_mini import explore
-from s2dm_mini.train import device_name
+from s2dm_mini.support.machine import device_name
 
 MOVES = {"skip": [("skip", value) for value in (10, 14, 20, 27, 33)], "new end": [("first", value) for value in (11, 12, 13, 14, 15)],
          "back": [("skip", value) for value in (27, 20, 27, 20, 27)]}
@@ -51,9 +51,9 @@ def kernel_times() -> dict[str, list[tuple[float, float]]]:
 
 def browser_times() -> list[tuple[float, float]]:
     """(first, final) in milliseconds for key presses on the slider of skip, each one stride further."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "explorer"))
     from playwright.sync_api import sync_playwright
-    from test_explorer_browser import CHROMIUM, FLAGS, Server, free_port, notebook, run_all
+    from test_browser import CHROMIUM, FLAGS, Server, free_port, notebook, run_all
 
     found = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s2dm_mini.data import cifar10, shapes
-from s2dm_mini.features import ClassifierFeatures
-from s2dm_mini.metrics import frechet_distance, kernel_distance, precision_recall, reference
+from s2dm_mini import cifar10, shapes
+from s2dm_mini.measure.features import ClassifierFeatures
+from s2dm_mini.measure.metrics import frechet_distance, kernel_distance, precision_recall
+from s2dm_mini.measure.references import reference
 
 N = 2_000
 

@@ -24,13 +24,14 @@ from speed import diffusers_training
 
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, train
 from s2dm_mini.checkpoints import load_model, load_pretrained
-from s2dm_mini.data import Images
-from s2dm_mini.evaluate import draw
-from s2dm_mini.features import ClassifierFeatures
-from s2dm_mini.files import write_whole
+from s2dm_mini.data import Images, load_data
 from s2dm_mini.interop import from_diffusers, to_diffusers
-from s2dm_mini.metrics import Reference, frechet_distance, reference
-from s2dm_mini.train import best_device, device_name, load_data, seed_of
+from s2dm_mini.measure.draw import draw
+from s2dm_mini.measure.features import ClassifierFeatures
+from s2dm_mini.measure.metrics import frechet_distance
+from s2dm_mini.measure.references import Reference, reference
+from s2dm_mini.support.files import write_whole
+from s2dm_mini.support.machine import best_device, device_name, seed_of
 
 
 @dataclass(frozen=True)

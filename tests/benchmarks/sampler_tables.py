@@ -22,7 +22,7 @@ from diffusers.schedulers import (
 from torch import Tensor
 
 from s2dm_mini import SAMPLERS, MixtureDenoiser, NoiseSchedule, sample
-from s2dm_mini.data import RING_STD, ring_means
+from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.samplers.common import NoisePredictor
 from s2dm_mini.samplers.deis import gauss_legendre, lagrange
 

@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, sample, train
 from s2dm_mini.data import Images, to_unit_range
 from s2dm_mini.interop import to_diffusers
-from s2dm_mini.train import device_name
+from s2dm_mini.support.machine import device_name
 
 TARGETS = {"cuda": 1.5, "cpu": 1.15}  # times as fast as diffusers
 MATMUL_TARGET = 0.45  # of the matmul rate, training `paper` on a GPU

@@ -14,12 +14,12 @@ from statistics import mean, median, stdev
 
 import torch
 
-from s2dm_mini import PRESETS, NoiseSchedule, UNet
-from s2dm_mini.checkpoints import git_commit
-from s2dm_mini.data import shapes, to_unit_range
+from s2dm_mini import PRESETS, NoiseSchedule, UNet, shapes
+from s2dm_mini.data import to_unit_range
 from s2dm_mini.losses import READINGS, s2dm_loss
-from s2dm_mini.results import RESULTS, write_rows
-from s2dm_mini.train import antithetic_timesteps, device_name
+from s2dm_mini.study.tables import RESULTS, write_rows
+from s2dm_mini.support.machine import device_name, git_commit
+from s2dm_mini.training.loop import antithetic_timesteps
 
 SKIP, TAU = 9, 0.99
 

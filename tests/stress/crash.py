@@ -31,7 +31,9 @@ import nbformat
 import numpy as np
 import torch
 
-from s2dm_mini import checkpoints, data, results
+from s2dm_mini import checkpoints
+from s2dm_mini.data.cifar10 import CIFAR10_FILES, RECORD_BYTES
+from s2dm_mini.study import tables
 
 # ------------------------------------------------------------------------------------------------------- processes
 
@@ -86,8 +88,8 @@ class Child:
 @functools.cache
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "s2dm_mini.__main__", "s2dm_mini.zoo", "torchmetrics.image.fid", "pooch", "requests",
-                                    "torchmetrics.image.kid", "papermill", "nbclient", "filelock", "tqdm", "PIL.Image", "tyro"])
+    context.set_forkserver_preload(["torch._dynamo", "s2dm_mini.__main__", "s2dm_mini.study.zoo", "torchmetrics.image.fid", "pooch",
+                                    "requests", "torchmetrics.image.kid", "papermill", "nbclient", "filelock", "tqdm", "PIL.Image", "tyro"])
     return context
 
 
@@ -111,11 +113,11 @@ def command(*arguments: object) -> str:
 Complaints = list[str]
 TRAINING = COMMAND + """
 import importlib
-from s2dm_mini.data import shapes
+from s2dm_mini import shapes
 from s2dm_mini.unet import PRESETS, UNetConfig
 PRESETS["tiny"] = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.1)
 images = shapes(40, size=8)
-importlib.import_module("s2dm_mini.train").load_data = lambda *_: images
+importlib.import_module("s2dm_mini.training.loop").load_data = lambda *_: images
 """
 SMALL = ("--data", "shapes", "--preset", "tiny", "--batch", 4, "--warmup", 2, "--device", "cpu", "--log-every", 1, "--save-minutes", 0)
 
@@ -166,9 +168,9 @@ def killed_training(folder: Path, kills: int, moments: random.Random, steps: int
 
 FETCH = """
 os.environ["NO_PROXY"] = "127.0.0.1"
-data.CIFAR10_URL, data.CIFAR10_MD5, data.RECORDS_PER_FILE = {url!r}, {md5!r}, {records}
+cifar10.CIFAR10_URL, cifar10.CIFAR10_MD5, cifar10.RECORDS_PER_FILE = {url!r}, {md5!r}, {records}
 begin()
-data.fetch_cifar10({folder!r})
+cifar10.fetch_cifar10({folder!r})
 """
 RECORDS = 200
 
@@ -186,7 +188,7 @@ def killed_fetch(folder: Path, kills: int, moments: random.Random) -> Complaints
 
     def fetching(place: Path) -> Child:
         md5 = hashlib.md5(archive).hexdigest()
-        return Child(folder, "from s2dm_mini import data\nimport pooch, requests",
+        return Child(folder, "from s2dm_mini.data import cifar10\nimport pooch, requests",
                      FETCH.format(url=url, md5=md5, records=RECORDS, folder=str(place)))
 
     def half(place: Path) -> str:
@@ -258,7 +260,7 @@ def killed_reproduction(folder: Path, kills: int, moments: random.Random, notebo
                        *[f"print('check: {i}.{j}', 'x' * 10_000)" for j in range(4)])
 
     def reproducing(out: Path) -> Child:
-        return Child(folder, "from s2dm_mini.reproduce import reproduce\nimport papermill",
+        return Child(folder, "from s2dm_mini.series.reproduce import reproduce\nimport papermill",
                      REPRODUCE.format(out=str(out), notebooks=str(series)))
 
     def half(out: Path) -> str:
@@ -313,18 +315,18 @@ def killed_result(folder: Path, kills: int, moments: random.Random) -> Complaint
     """After each kill the table holds every row that was acknowledged, at most the one that was being written besides, and none twice."""
     table, acknowledged, complaints, last = folder / "table.csv", folder / "acknowledged", [], 0
     while len(complaints) < kills:
-        child = Child(folder, "from s2dm_mini.results import append_row\nimport filelock",
+        child = Child(folder, "from s2dm_mini.study.tables import append_row\nimport filelock",
                       APPEND.format(acknowledged=str(acknowledged), table=str(table), first=last, last=last + 100_000))
         child.kill(moments.uniform(0, 0.3))
         told = [int(line) for line in acknowledged.read_text().split()] if acknowledged.exists() else []
         try:
-            found = [int(row["i"]) for row in results.read_rows(table)] if table.exists() else []
+            found = [int(row["i"]) for row in tables.read_rows(table)] if table.exists() else []
             right = found == list(range(len(found))) and told == list(range(len(told))) and 0 <= len(found) - len(told) <= 1
             complaints.append("" if right else f"rows {found}, acknowledged {told}")
-        except results.ResultsError as error:
+        except tables.ResultsError as error:
             complaints.append(str(error))
         last = len(told)  # a row that was written and not acknowledged is tried again, and not doubled
-    results.append_row(table, {"i": last, "text": "the last"}, ("i",))
+    tables.append_row(table, {"i": last, "text": "the last"}, ("i",))
     left = list(folder.glob("*.part"))
     return [complaint or (f"left behind: {left}" if left else "") for complaint in complaints]
 
@@ -373,7 +375,7 @@ def read_only(folder: Path, faults: int, moments: random.Random) -> Complaints:
     """Whoever wants to write on a disk that may only be read says so in one sentence."""
     with mounted(folder / "disk", "10m") as disk:
         write_notebook(disk / "00_story.ipynb", "1")
-        results.append_row(disk / "table.csv", {"a": 1})
+        tables.append_row(disk / "table.csv", {"a": 1})
         remount(disk, "ro")
         drawing = ("tiny-shapes-l0", "--steps", 2, "--device", "cpu")
         asked = [("train", *SMALL, "--steps", 1, "--out", disk / "run"), ("sample", *drawing, "--n", 2, "--out", disk / "a.png"),
@@ -428,7 +430,7 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
 
 SHORT_FILES = """
 from s2dm_mini import data
-os.environ["S2DM_DATA"], data.RECORDS_PER_FILE = {folder!r}, {records}
+os.environ["S2DM_DATA"], RECORDS_PER_FILE = {folder!r}, {records}
 """
 
 
@@ -436,8 +438,8 @@ def write_cifar10(folder: Path) -> dict[str, bytes]:
     """CIFAR-10's files with a few random pictures each; their contents by name."""
     numbers, files = np.random.default_rng(0), {}
     (folder / "cifar-10-batches-bin").mkdir(parents=True)
-    for name in [name for split in data.CIFAR10_FILES.values() for name in split]:
-        records = numbers.integers(0, 256, (RECORDS, data.RECORD_BYTES), dtype=np.uint8)
+    for name in [name for split in CIFAR10_FILES.values() for name in split]:
+        records = numbers.integers(0, 256, (RECORDS, RECORD_BYTES), dtype=np.uint8)
         records[:, 0] %= 10
         files[name] = records.tobytes()
         (folder / "cifar-10-batches-bin" / name).write_bytes(files[name])

@@ -36,10 +36,15 @@ sys.path[:0] = map(str, (TESTS, TESTS.parent))  # the package beside these tests
 
 import test_bad_input as bad  # noqa: E402
 
-from s2dm_mini import celeba, checkpoints, data, metrics, reproduce, results  # noqa: E402
+from s2dm_mini import checkpoints, data  # noqa: E402
+from s2dm_mini.data import celeba, cifar10  # noqa: E402
+from s2dm_mini.measure import metrics  # noqa: E402
+from s2dm_mini.measure.references import read_reference  # noqa: E402
+from s2dm_mini.series import reproduce  # noqa: E402
+from s2dm_mini.study import tables  # noqa: E402
 from s2dm_mini.unet import UNet, UNetConfig  # noqa: E402
 
-OWN = (checkpoints.CheckpointError, data.DataError, results.ResultsError, reproduce.ReproductionError)
+OWN = (checkpoints.CheckpointError, data.DataError, tables.ResultsError, reproduce.ReproductionError)
 SECONDS, MEMORY = 60, 3 << 30  # for one input; the seconds are many, since other work may be going on
 RECORDS = 2  # in a CIFAR-10 file, instead of 10,000: the reader does not care, and files stay small
 
@@ -105,17 +110,17 @@ def odd(rng: random.Random, value: object) -> object:
 # Each takes a generator and an empty folder, and fails with an assertion, or any error but OWN, where something is wrong.
 
 def cifar10_file(rng: random.Random, folder: Path) -> None:
-    records = np.frombuffer(rng.randbytes(RECORDS * data.RECORD_BYTES), np.uint8).reshape(RECORDS, -1).copy()
+    records = np.frombuffer(rng.randbytes(RECORDS * cifar10.RECORD_BYTES), np.uint8).reshape(RECORDS, -1).copy()
     records[:, 0] %= rng.choice((10, 11, 255))
     content = records.tobytes()
     (folder / "a.bin").write_bytes(content if rng.random() < 0.5 else damaged(rng, content))
-    found = data._read_cifar10_file(folder / "a.bin")
-    assert found.shape == (RECORDS, data.RECORD_BYTES) and found[:, 0].max() <= 9
+    found = cifar10._read_cifar10_file(folder / "a.bin")
+    assert found.shape == (RECORDS, cifar10.RECORD_BYTES) and found[:, 0].max() <= 9
 
 
 def cifar10_archive(rng: random.Random, folder: Path) -> None:
-    names = [f"cifar-10-batches-bin/{name}" for split in data.CIFAR10_FILES.values() for name in split]
-    members = [(name, bytes(RECORDS * data.RECORD_BYTES)) for name in names]
+    names = [f"cifar-10-batches-bin/{name}" for split in cifar10.CIFAR10_FILES.values() for name in split]
+    members = [(name, bytes(RECORDS * cifar10.RECORD_BYTES)) for name in names]
     inside = io.BytesIO()
     with tarfile.open(fileobj=inside, mode="w", format=rng.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))) as tar:
         for name, content in rng.sample(members, len(members) - (rng.random() < 0.1)):
@@ -137,13 +142,13 @@ def cifar10_archive(rng: random.Random, folder: Path) -> None:
     archive.write_bytes(damaged(rng, packed) if rng.random() < 0.3 else packed)
     target = folder / "new"
     try:
-        data.unpack_cifar10(archive, target)
+        cifar10.unpack_cifar10(archive, target)
     finally:
         there = [path for path in folder.rglob("*") if not path.is_dir()]
         assert {path.name for path in there} <= {"a.tar.gz", *(Path(name).name for name in names)}, f"something else was written: {there}"
         for path in there:
             assert path == archive or (path.parent == target / "cifar-10-batches-bin" and path.is_file() and not path.is_symlink()
-                                       and path.stat().st_size == RECORDS * data.RECORD_BYTES and path.stat().st_mode & 0o7000 == 0)
+                                       and path.stat().st_size == RECORDS * cifar10.RECORD_BYTES and path.stat().st_mode & 0o7000 == 0)
 
 
 def photograph() -> bytes:
@@ -252,7 +257,7 @@ REFERENCE_HEADER = {"reference": {"n": 5, "data": "x", "data_sha256": "0" * 16, 
 def reference(rng: random.Random, folder: Path) -> None:
     path = folder / "r.safetensors"
     path.write_bytes(safetensors_file(rng, REFERENCE, REFERENCE_HEADER))
-    found = metrics.read_reference(path, Features)
+    found = read_reference(path, Features)
     assert found.features.isfinite().all() and found.moments.covariance.isfinite().all()
     metrics.frechet_distance(found.moments, found.moments)
 
@@ -265,20 +270,20 @@ def results_table(rng: random.Random, folder: Path) -> None:
     try:
         wanted = [{column: rng.choice(cells if rng.random() < 0.95 else odd_cells) for column in columns} for _ in range(rng.randint(1, 4))]
         for row in wanted[:-1]:
-            results.append_row(path, row)
+            tables.append_row(path, row)
         before = path.read_bytes() if path.exists() else b""
-        results.append_row(path, wanted[-1], key=tuple(columns[:1]) if rng.random() < 0.3 else ())
+        tables.append_row(path, wanted[-1], key=tuple(columns[:1]) if rng.random() < 0.3 else ())
     except ValueError as error:
         assert "must be a value that can be written as a text" in str(error)
     else:
-        there = results.read_rows(path)
+        there = tables.read_rows(path)
         texts = [{column: str(value) for column, value in row.items()} for row in wanted]
         assert there == texts or (there == texts[:-1] and before == path.read_bytes()), "rows must come back as they went in"
     if path.exists():
         path.write_bytes(damaged(rng, path.read_bytes()))
-        for row in results.read_rows(path):
+        for row in tables.read_rows(path):
             assert all(isinstance(cell, str) for cell in row.values())
-        results.append_row(path, dict.fromkeys(columns, "x"))
+        tables.append_row(path, dict.fromkeys(columns, "x"))
 
 
 NOTEBOOK = nbformat.v4.new_notebook(cells=[
@@ -333,7 +338,7 @@ def failures_of(reader: str, inputs: range, folder: Path) -> list[str]:
     def stop(*_):
         raise TimeoutError(f"no answer within {SECONDS} s")
 
-    records, data.RECORDS_PER_FILE = data.RECORDS_PER_FILE, RECORDS
+    records, cifar10.RECORDS_PER_FILE = cifar10.RECORDS_PER_FILE, RECORDS
     previous = signal.signal(signal.SIGALRM, stop)
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limit[1]))
     try:
@@ -352,7 +357,7 @@ def failures_of(reader: str, inputs: range, folder: Path) -> list[str]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         resource.setrlimit(resource.RLIMIT_AS, limit)
-        data.RECORDS_PER_FILE = records
+        cifar10.RECORDS_PER_FILE = records
     return found
 
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from s2dm_mini.checkpoints import git_commit
-from s2dm_mini.results import RESULTS, append_row
+from s2dm_mini.study.tables import RESULTS, append_row
+from s2dm_mini.support.machine import git_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the unit tests themselves need; the rest of the extra `test` asks for newer versions of some of the package's own needs.
 TOOLS = ("pytest", "hypothesis", "mpmath", "diffusers", "nbval", "pyyaml", "py-rattler", "packaging")
-LEFT_OUT = ("notebooks", "labs", "book", "explorer_browser")
+LEFT_OUT = ("notebooks", "labs", "book", "browser")
 
 
 def lower_ends() -> str:
@@ -61,8 +61,8 @@ def main() -> None:
     inside = environment(args.python, args.versions, folder)
     ask = "import numpy, torch; print(torch.__version__, numpy.__version__)"
     torch_version, numpy_version = subprocess.run([inside, "-c", ask], check=True, capture_output=True, text=True).stdout.split()
-    tests = [ROOT / "tests" / f"test_{name}.py" for name in args.tests] or [
-        file for file in sorted((ROOT / "tests").glob("test_*.py")) if file.stem.removeprefix("test_") not in LEFT_OUT]
+    files = {file.stem.removeprefix("test_"): file for file in sorted((ROOT / "tests").rglob("test_*.py"))}
+    tests = [files[name] for name in args.tests or files if args.tests or name not in LEFT_OUT]
     report, start = folder / "report.xml", time.perf_counter()
     subprocess.run([inside, "-m", "pytest", "-q", "-m", "not slow", f"--junit-xml={report}", *tests])
     found = ElementTree.parse(report).find("testsuite").attrib

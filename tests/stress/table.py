@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import torch
 
-from s2dm_mini.checkpoints import git_commit
-from s2dm_mini.results import RESULTS, read_rows, write_rows
-from s2dm_mini.train import device_name
+from s2dm_mini.study.tables import RESULTS, read_rows, write_rows
+from s2dm_mini.support.machine import device_name, git_commit
 
 HARDNESS = RESULTS / "hardness.csv"
 

@@ -1,0 +1,162 @@
+"""Signals with known parameters: heartbeat-like `waves` and `spirals` in the plane, drawn on the spot, and the parameters of a sample.
+
+    signals = waves(5_000, seed=0)     # signals.pixels (5000, 1, 64) float32, signals.factors: what each was drawn from
+    fit = fit_waves(x)                 # fit.factors: the parameters nearest to each x (N, 1, 64); fit.residual (N,)
+
+No noise is added to either: whatever a sample has beside its best fit is the sampler's or the network's, not the data's.
+"""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .images import Images
+
+
+@dataclass
+class Signals(Images):
+    """A data set of signals in memory, with pixels (N, C, L) float32 within −1..1; `train` takes it as it takes `Images`."""
+
+    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The signals as they are, neither scaled nor mirrored: played backwards, a heartbeat is none."""
+        return pixels
+
+
+@dataclass
+class Fit:
+    """The generator's parameters that come nearest to each of N signals."""
+
+    factors: dict[str, Tensor]  # name → (N,) float64
+    residual: Tensor  # (N,) root mean square of what is left of the signal
+
+
+# name → smallest and largest value; all are drawn uniformly between
+WAVE_FACTORS = {
+    "rate": (1.0, 2.0),  # beats in the window
+    "phase": (0.0, 1.0),  # where in its beat the window begins, in beats
+    "width": (0.8, 1.25),  # of all bumps
+    "p": (0.10, 0.25), "r": (0.6, 1.0), "t": (0.15, 0.40),  # heights of the three upward waves
+}
+# The five waves of a heartbeat: place and standard deviation in beats, and height as a multiple of p, r or t.
+BUMPS = {"P": (0.20, 0.035, "p", 1.0), "Q": (0.345, 0.020, "r", -0.15), "R": (0.40, 0.028, "r", 1.0), "S": (0.46, 0.022, "r", -0.25),
+         "T": (0.68, 0.060, "t", 1.0)}
+SPIRAL_FACTORS = {
+    "radius": (0.5, 1.0),  # at the start
+    "angle": (0.0, 1.0),  # of the start, in turns
+    "turns": (1.0, 2.5),  # in the window, anticlockwise or clockwise (negative) with equal probability
+    "decay": (0.5, 2.0),  # the radius falls by e^−decay over the window
+}
+
+
+def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
+    """Heartbeats: periodic sums of five Gaussian bumps called P, Q, R, S, T as in an electrocardiogram; (n, 1, length).
+
+    Factors as in WAVE_FACTORS, drawn uniformly and independently. The same (n, length, seed) gives the same signals.
+    """
+    factors = _scaled(_random(n, len(WAVE_FACTORS), seed), WAVE_FACTORS)
+    return _signals(f"waves{length}", draw_waves(factors, length), factors)
+
+
+def draw_waves(factors: dict[str, Tensor], length: int = 64) -> Tensor:
+    """One signal for each row of factors, (n,) each. Returns (n, 1, length) in their dtype."""
+    column = {name: value[:, None] for name, value in factors.items()}  # (n, 1)
+    beat = column["phase"] + column["rate"] * torch.arange(length, dtype=column["rate"].dtype) / length  # (n, length)
+    x = torch.zeros_like(beat)
+    for place, deviation, height, multiple in BUMPS.values():
+        away = (beat - place + 0.5) % 1 - 0.5  # from the nearest bump of this kind, in beats
+        x = x + multiple * column[height] * torch.exp(-(away / (deviation * column["width"])).square() / 2)
+    return x[:, None]
+
+
+def spirals(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
+    """Paths in the plane that turn inwards, radius·e^(−decay·u + 2πi(angle + turns·u)), u from 0 to 1; (n, 2, length).
+
+    Factors as in SPIRAL_FACTORS. The same (n, length, seed) gives the same paths.
+    """
+    u = _random(n, len(SPIRAL_FACTORS) + 1, seed)  # (n, 5), the last to choose a sense of rotation
+    factors = _scaled(u, SPIRAL_FACTORS)
+    factors["turns"] = torch.where(u[:, -1] < 0.5, -factors["turns"], factors["turns"])
+    return _signals(f"spirals{length}", draw_spirals(factors, length), factors)
+
+
+def draw_spirals(factors: dict[str, Tensor], length: int = 64) -> Tensor:
+    """One path for each row of factors, (n,) each. Returns (n, 2, length) in their dtype."""
+    column = {name: value[:, None] for name, value in factors.items()}  # (n, 1)
+    u = torch.linspace(0, 1, length, dtype=column["turns"].dtype)
+    radius = column["radius"] * torch.exp(-column["decay"] * u)  # (n, length)
+    angle = 2 * math.pi * (column["angle"] + column["turns"] * u)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+
+
+def fit_waves(x: Tensor) -> Fit:
+    """The waves nearest to each x (N, 1, L) in least squares, whatever x is.
+
+    A search over templates gives the start: for every rate and phase on a grid the three heights are a linear problem. From the best
+    grid point, Levenberg's and Marquardt's method refines all six numbers.
+    """
+    x = x.double()
+    length = x.shape[2]
+    rates, phases = torch.linspace(*WAVE_FACTORS["rate"], 31, dtype=torch.float64), torch.arange(48, dtype=torch.float64) / 48
+    rate, phase = (grid.flatten() for grid in torch.meshgrid(rates, phases, indexing="ij"))  # (G,)
+    phase = phase - rate / 2  # a grid for the phase in the window's middle, where a rate between two of the grid's does least harm
+    one, none = torch.ones_like(rate), torch.zeros_like(rate)
+    templates = torch.cat([draw_waves({"rate": rate, "phase": phase, "width": one, **dict.fromkeys("prt", none), height: one}, length)
+                           for height in "prt"], dim=1)  # (G, 3, L)
+    basis = torch.linalg.qr(templates.transpose(1, 2)).Q  # (G, L, 3): the share of x that lies in its span is what the templates explain
+    explained = lambda some: torch.einsum("gld,nl->ngd", basis, some).square().sum(2)  # noqa: E731, (n, G)
+    best = torch.cat([explained(some).argmax(1) for some in x[:, 0].split(256)])  # (N,)
+    p, r, t = torch.linalg.lstsq(templates[best].transpose(1, 2), x.transpose(1, 2)).solution[..., 0].T  # (N,) each
+    return _refined(draw_waves, x, {"rate": rate[best], "phase": phase[best], "width": one[best], "p": p, "r": r, "t": t}, around="phase")
+
+
+def fit_spirals(x: Tensor) -> Fit:
+    """The spirals nearest to each x (N, 2, L) in least squares, whatever x is.
+
+    As complex numbers z, each point of a spiral is the one before times the same q = e^(−decay + 2πi·turns)/(L−1): the start is that q in
+    least squares (Prony, 1795), and the same for radius and angle; Levenberg's and Marquardt's method refines all four numbers.
+    """
+    x = x.double()
+    length = x.shape[2]
+    z = torch.complex(x[:, 0], x[:, 1])  # (N, L)
+    log_q = ((z[:, 1:] * z[:, :-1].conj()).sum(1) / z[:, :-1].abs().square().sum(1)).log() * (length - 1)  # (N,)
+    unit = torch.exp(log_q[:, None] * torch.linspace(0, 1, length, dtype=torch.float64))
+    z0 = (unit.conj() * z).sum(1) / unit.abs().square().sum(1)
+    start = {"radius": z0.abs(), "angle": z0.angle() / (2 * math.pi), "turns": log_q.imag / (2 * math.pi), "decay": -log_q.real}
+    return _refined(draw_spirals, x, start, around="angle")
+
+
+def _random(n: int, columns: int, seed: int) -> Tensor:
+    return torch.rand(n, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _scaled(u: Tensor, ranges: dict[str, tuple[float, float]]) -> dict[str, Tensor]:
+    return {name: low + (high - low) * u[:, i] for i, (name, (low, high)) in enumerate(ranges.items())}
+
+
+def _signals(name: str, x: Tensor, factors: dict[str, Tensor]) -> Signals:
+    return Signals(name, x.float(), torch.zeros(len(x), dtype=torch.int64), (name,), factors)
+
+
+def _refined(draw: Callable[[dict[str, Tensor], int], Tensor], x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
+    """Levenberg's and Marquardt's method from a start, for all x (N, C, L) side by side. around: the factor that is cyclic, of period 1."""
+    names, length = list(start), x.shape[2]
+
+    def draw_flat(theta: Tensor) -> Tensor:  # (N, P) → (N, C·L)
+        return draw(dict(zip(names, theta.T, strict=True)), length).flatten(1)
+
+    slope_of = torch.func.vmap(torch.func.jacfwd(lambda one: draw_flat(one[None])[0]))
+    theta = torch.stack(list(start.values()), dim=1)  # (N, P)
+    left, damping = x.flatten(1) - draw_flat(theta), torch.full((len(x), 1), 1e-3, dtype=torch.float64)
+    for _ in range(rounds):
+        slope = slope_of(theta)  # (N, C·L, P)
+        normal = slope.transpose(1, 2) @ slope  # (N, P, P)
+        ridge = torch.diag_embed(damping * normal.diagonal(dim1=1, dim2=2) + 1e-12)
+        trial = theta + torch.linalg.solve(normal + ridge, torch.einsum("ndp,nd->np", slope, left))
+        left_then = x.flatten(1) - draw_flat(trial)
+        better = left_then.square().sum(1, keepdim=True) < left.square().sum(1, keepdim=True)  # (N, 1)
+        theta, left, damping = (torch.where(better, a, b) for a, b in ((trial, theta), (left_then, left), (damping / 4, damping * 4)))
+    factors = dict(zip(names, theta.T, strict=True))
+    factors[around] = factors[around] % 1
+    return Fit(factors, left.square().mean(1).sqrt())

@@ -1,0 +1,173 @@
+"""A `UNet2DModel` of diffusers as a denoiser, and a pipeline whose ε is multiplied by s_t."""
+import inspect
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor, nn
+
+from ..denoisers import Shrunk
+from ..schedule import MAX_T
+from ..support.checks import check_integer, shown
+
+SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # what its configuration may name, without `self`
+
+
+@dataclass(frozen=True)
+class DiffusersConfig:
+    """The configuration of a `UNet2DModel`, with the answers that the package expects of a `UNetConfig`."""
+
+    settings: dict  # by diffusers' names, see SETTINGS
+    dimensions: ClassVar[int] = 2
+    classes: ClassVar[int] = 0
+
+    @property
+    def image_size(self) -> int:
+        return self.settings["sample_size"]
+
+    @property
+    def image_channels(self) -> int:
+        return self.settings["in_channels"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.image_channels, self.image_size, self.image_size
+
+    @property
+    def dropout(self) -> float:
+        return self.settings["dropout"]
+
+    def to_dict(self) -> dict:
+        return {"_class_name": "UNet2DModel", **self.settings}
+
+
+class DiffusersDenoiser(nn.Module):
+    """eps = denoiser(x, t) for a `UNet2DModel`, at the precision of its weights; x (B, C, H, W), t (B,), eps like x."""
+
+    def __init__(self, model: UNet2DModel):
+        super().__init__()
+        self.model = model
+
+    @property
+    def config(self) -> DiffusersConfig:
+        return DiffusersConfig({name: self.model.config[name] for name in SETTINGS})
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        config = self.model.config
+        if x.ndim != 4 or x.shape[1] != config.in_channels:
+            raise ValueError(f"x must be a batch of pictures (B, {config.in_channels}, H, W), not {tuple(x.shape)}.")
+        if config.time_embedding_type == "learned" and t.is_floating_point():
+            raise ValueError("this network has learnt a vector for each whole timestep and has none between them; use another sampler.")
+        return self.model(x.to(self.model.dtype), t).sample.to(x.dtype)
+
+
+def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
+    """A diffusers network for the samplers, losses and latents of this package.
+
+    It must predict the noise ε, without class labels. Raises ValueError for a network whose inputs or outputs show otherwise;
+    whether it predicts ε or something else its scheduler's `prediction_type` says, not the network.
+    """
+    config = model.config
+    if config.out_channels != config.in_channels:
+        raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "
+                         "one ε a number of x. Networks that also predict a variance are not supported.")
+    if config.class_embed_type is not None or config.num_class_embeds is not None:
+        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; wrap it in a function that supplies them, or "
+                         "take it over by `from_diffusers`, which gives one that draws with labels and without.")
+    return DiffusersDenoiser(model)
+
+
+class ShrunkUNet2D(nn.Module):
+    """A `UNet2DModel` whose ε is multiplied by s_t, with what diffusers' pipelines ask of a network: config, dtype, device."""
+
+    def __init__(self, model: UNet2DModel, scale: Tensor | float):
+        super().__init__()
+        self.model, self.shrunk = model, Shrunk(as_denoiser(model), scale)
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def forward(self, sample: Tensor, timestep: Tensor | float, return_dict: bool = True) -> UNet2DOutput | tuple[Tensor]:
+        """sample (B, C, H, W); timestep one number or (B,)."""
+        eps = self.shrunk(sample, torch.as_tensor(timestep, device=sample.device).expand(len(sample)))
+        return UNet2DOutput(sample=eps) if return_dict else (eps,)
+
+
+def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> DiffusionPipeline:
+    """The same pipeline (DDPM, DDIM, PNDM …) with the ε of its `UNet2DModel` multiplied by `scale`; weights are shared, not copied.
+
+    scale as for `Shrunk`: `losses.shrinkage(schedule, skip, tau)` for what S²-DM trains towards, 1/λ for Epsilon Scaling, `scales.line`
+    for what `tune` has found; (T,) numbers need the T of the pipeline's scheduler. Shrink last: the result samples, but does not save.
+    Raises ValueError for a pipeline without such a network, and for one that predicts something else than ε.
+    """
+    network, scheduler = pipeline.components.get("unet"), pipeline.components.get("scheduler")
+    if not isinstance(network, UNet2DModel):
+        raise ValueError(f"the pipeline's unet is {type(network).__name__}; it must be a UNet2DModel (unconditional, in pixels).")
+    if scheduler.config.prediction_type != "epsilon":
+        raise ValueError(f"the pipeline's network predicts {scheduler.config.prediction_type!r}; s_t multiplies a predicted 'epsilon'.")
+    scale, T = torch.as_tensor(scale), scheduler.config.num_train_timesteps
+    if scale.ndim and len(scale) != T:
+        raise ValueError(f"scale has {len(scale)} numbers, but the pipeline's network was trained with T = {T} timesteps.")
+    return type(pipeline)(**{**pipeline.components, "unet": ShrunkUNet2D(network, scale)})
+
+
+def without_weights(settings: dict) -> DiffusersDenoiser:
+    """The network that a configuration of diffusers describes, on the device `meta`: shapes only, no memory.
+
+    Raises ValueError for a configuration of another class, for settings without sense or bounds, for a network that is no denoiser
+    (see `as_denoiser`), and for one that does not take square pictures of its `sample_size` at timesteps t.
+    """
+    model = _model_without_weights(settings)
+    size = check_integer("sample_size", model.config.sample_size, 1, 4096, ", the side of a square picture")
+    if model.config.time_embedding_type == "fourier":
+        raise ValueError("the network is told a noise level σ (time_embedding_type = 'fourier') and not a timestep t.")
+    denoiser = as_denoiser(model)
+    try:
+        with torch.device("meta"), torch.no_grad():
+            eps = denoiser(torch.empty(1, *denoiser.config.shape), torch.zeros(1, dtype=torch.int64))
+    except Exception as error:  # diffusers checks little beforehand: what does not fit together fails anywhere in it
+        raise ValueError(f"the network cannot be run on pictures of {size}×{size}: {_reason(error)}") from error
+    if eps.shape[1:] != denoiser.config.shape:
+        raise ValueError(f"the network answers pictures of {size}×{size} with {tuple(eps.shape[2:])}.")
+    return denoiser
+
+
+def _model_without_weights(settings: dict) -> UNet2DModel:
+    if settings.get("_class_name") != "UNet2DModel":
+        raise ValueError(f"the network is a {shown(settings.get('_class_name'))}; it must be a 'UNet2DModel' (unconditional, in pixels).")
+    settings = {name: value for name, value in settings.items() if not name.startswith("_")}  # diffusers' own remarks
+    for name, value in settings.items():
+        if name not in SETTINGS:
+            raise ValueError(f"the network has a setting {shown(name)}, which the UNet2DModel of the installed diffusers has not.")
+        if not _is_bounded(value) or (name == "layers_per_block" and not (isinstance(value, int) and 1 <= value <= 16)):
+            raise ValueError(f"the network has {name} = {shown(value)}, which is no setting of a network of sensible size.")
+    try:
+        with torch.device("meta"):
+            model = UNet2DModel(**settings)
+    except Exception as error:  # as above
+        raise ValueError(f"diffusers cannot build the network: {_reason(error)}") from error
+    if next(model.buffers(), None) is not None:
+        raise ValueError("the network has blocks with constants that a file of its weights does not hold (such as KDownBlock2D).")
+    return model
+
+
+def _is_bounded(value: object) -> bool:
+    """A setting as diffusers has them: a flag, a name, a number, or up to eight of these, one a level."""
+    if isinstance(value, list | tuple):
+        return len(value) <= 8 and not any(isinstance(part, list | tuple) for part in value) and all(map(_is_bounded, value))
+    return value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= MAX_T)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}"

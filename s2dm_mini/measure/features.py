@@ -1,0 +1,121 @@
+"""What distances between sets of pictures are measured in: features (N, D) of pixels (N, 3, H, W) uint8.
+
+    features = ClassifierFeatures()          # the package's own classifier, works offline: 256 features
+    features = InceptionFeatures()           # what the literature calls FID rests on these: 2,048 features
+    features = InceptionFeatures("inception-2015-12-05.pt")  # the same from a TorchScript file
+
+Each has a `name`, which stands beside every distance measured in it, and a `hash` of its weights, so that statistics of a data
+set are never compared with features of another network.
+"""
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoints import CheckpointError, pretrained_file, sha256
+from ..data.images import to_unit_range
+from .classifier import load_classifier
+
+CLASSIFIER = "cifar10-classifier"
+
+
+class ClassifierFeatures:
+    """The 256 features that the package's own CIFAR-10 classifier reads the class off."""
+
+    name, width = CLASSIFIER, 256
+
+    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
+        path = Path(path) if path is not None else pretrained_file(CLASSIFIER)
+        self.network, _ = load_classifier(path, device)
+        self.hash = sha256(path)[:16]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → (N, 256) float32 on the CPU. Pictures of another size are first scaled to 32×32."""
+        return _in_batches(self._features, pixels, self.network.head.weight.device, batch=250)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        x = to_unit_range(pixels)
+        if x.shape[-2:] != (32, 32):
+            x = F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
+        return self.network.features(x)
+
+
+class InceptionFeatures:
+    """The 2,048 features of the Inception network that FID is defined on.
+
+    path: a TorchScript file that takes uint8 pictures (N, 3, H, W) and returns (N, 2048), scaling them to 299×299 itself (the files
+    of the StyleGAN authors do). Without one torchmetrics builds the network, with antialiasing off as in the original, from weights
+    that torch-fidelity downloads once; that needs the optional packages of `pip install 's2dm-mini[fid]'` and a network.
+    A TorchScript file is a program: use only one that you trust. Raises CheckpointError.
+    """
+
+    name, width = "inception", 2048
+
+    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        if path is not None:
+            self.hash, self.network = sha256(Path(path))[:16], _torchscript(Path(path), self.device)
+        else:
+            self.network = _torchmetrics_inception().to(self.device)
+            self.hash = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.network.state_dict().values())).hexdigest()[:16]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → (N, 2048) float32 on the CPU."""
+        return _in_batches(self.network, pixels, self.device, batch=50)
+
+
+def _in_batches(network, pixels: Tensor, device: torch.device, batch: int) -> Tensor:
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+        raise ValueError(f"pixels must be uint8 pictures (N, 3, H, W), at least one, not {pixels.dtype} of shape {tuple(pixels.shape)}.")
+    return torch.cat([network(part.to(device)).float().cpu() for part in pixels.split(batch)])
+
+
+def _torchscript(path: Path, device: torch.device) -> nn.Module:
+    try:
+        network = torch.jit.load(path, map_location=device).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({reason}); it must be one that takes uint8 pictures "
+                              f"(N, 3, H, W) and returns 2,048 features.") from error
+    # The StyleGAN authors' file returns class scores unless asked for features.
+    if "return_features" in {argument.name for argument in network.forward.schema.arguments}:
+        features = lambda pixels: network(pixels, return_features=True)  # noqa: E731
+    else:
+        features = network
+    with torch.inference_mode():
+        try:
+            shape = tuple(features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device)).shape)
+        except (RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[-1][:200]
+            raise CheckpointError(f"{path} does not take uint8 pictures (N, 3, 32, 32) ({reason}).") from error
+    if shape != (2, InceptionFeatures.width):
+        raise CheckpointError(f"{path} returns {shape} for 2 pictures; Inception's features are (2, {InceptionFeatures.width}).")
+    return features
+
+
+def _torchmetrics_inception() -> nn.Module:
+    from torchmetrics.image import fid
+
+    try:
+        return fid.NoTrainInceptionV3("inception-v3-compat", [str(InceptionFeatures.width)], antialias=False)
+    except ModuleNotFoundError as error:
+        raise CheckpointError("Inception's features need torch-fidelity: `pip install 's2dm-mini[fid]'` (it brings torchvision), or a "
+                              "TorchScript file of the network. The package's own classifier needs neither.") from error
+    except OSError as error:  # URLError is one
+        raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Where there is no network, give a TorchScript file "
+                              f"of it, or use the package's own classifier.") from error
+
+
+def open_features(name: str, device: torch.device | str = "cpu") -> ClassifierFeatures | InceptionFeatures:
+    """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
+    if name == "classifier":
+        return ClassifierFeatures(device=device)
+    if name == "inception":
+        return InceptionFeatures(device=device)
+    if Path(name).suffix in (".pt", ".pth"):
+        return InceptionFeatures(name, device)
+    raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")

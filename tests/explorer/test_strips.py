@@ -1,0 +1,295 @@
+"""Strips and planes: what a setting shows is what the library samples, previews lead to it, and it is kept for the next time."""
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, checkpoints, sample, shapes, shrinkage
+from s2dm_mini.checkpoints import CheckpointError, save_model
+from s2dm_mini.data import to_pixels, to_unit_range
+from s2dm_mini.explorer import strips as s
+from s2dm_mini.explorer.ends import UPLOAD_BYTES, latents, shape_picture, to_png, upload
+from s2dm_mini.explorer.pictures import animate, cell, code, difference, draw, draw_curves, draw_plane, strip
+from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
+from s2dm_mini.explorer.setting import Setting, families, nearest
+from s2dm_mini.latents import REFINEMENTS, interpolate, invert
+from s2dm_mini.study.zoo import add_to_zoo
+
+SCHEDULE = NoiseSchedule.linear()
+SMALL = Setting(family="tiny, shapes", frames=3, steps=3)
+
+
+@pytest.fixture(autouse=True)
+def networks(zoo, tmp_path):
+    """A zoo of three random networks: L_0, S²-DM^10 and S²-DM^50."""
+    s.forget()
+    for name, skip, tau in (("b-l0", 9, 1.0), ("a-s2dm10", 9, 0.99), ("c-s2dm50", 49, 0.99)):
+        torch.manual_seed(skip + int(100 * tau))
+        network = UNet(PRESETS["tiny"])
+        torch.nn.init.normal_(network.conv_out.weight, std=0.05)
+        config = {"preset": "tiny", "data": "shapes", "skip": skip, "tau": tau}
+        save_model(tmp_path / "x.safetensors", network, {"config": config})
+        add_to_zoo(tmp_path / "x.safetensors", name)
+    yield
+    s.forget()
+
+
+def opened(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def noises(first: int, second: int, frames: int) -> torch.Tensor:
+    a, b = (torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (first, second))
+    return interpolate(a, b, frames)
+
+
+@pytest.mark.parametrize("change", [{}, {"skip": 49, "tau": 0.9}, {"sampler": "dpm-solver++", "spacing": "uniform"},
+                                    {"frames": 5, "second": 8}])
+def test_the_rows_are_what_the_library_samples(change):
+    setting = replace(SMALL, **change)
+    *_, view = s.views(setting)
+    l0 = checkpoints.load_pretrained("b-l0")
+    x_T = noises(setting.first, setting.second, setting.frames)
+    how = (setting.sampler, setting.steps, setting.spacing)
+    assert torch.equal(view.l0.pixels, to_pixels(sample(l0, x_T, SCHEDULE, *how)))
+    shrunk = Shrunk(l0, shrinkage(SCHEDULE, setting.skip, setting.tau))
+    assert torch.equal(view.s2dm.pixels, to_pixels(sample(shrunk, x_T, SCHEDULE, *how)))
+    assert view.done and view.comparable
+
+
+def test_previews_lead_to_the_strip_and_a_second_time_it_is_there_at_once():
+    first = list(s.views(SMALL))
+    assert [view.step for view in first] == [1, 2, 3] and [view.done for view in first] == [False, False, True]
+    again = list(s.views(SMALL))
+    assert len(again) == 1 and again[0].l0 is first[-1].l0 and again[0].s2dm is first[-1].s2dm
+
+
+def test_moving_skip_leaves_the_l0_row_as_it_is_and_hides_the_difference_until_both_are_whole():
+    *_, before = s.views(SMALL)
+    after = list(s.views(replace(SMALL, skip=77)))
+    assert all(view.l0 is before.l0 for view in after)
+    assert [view.comparable for view in after] == [False, False, True]
+
+
+def test_a_run_given_up_halfway_leaves_nothing_behind():
+    run = s.views(SMALL)
+    next(run)
+    run.close()
+    assert len(list(s.views(SMALL))) == 3
+
+
+def test_kept_rows_are_bounded(monkeypatch):
+    monkeypatch.setattr(s, "ROWS_KEPT", 4)
+    for skip in range(1, 9):
+        *_, last = s.views(replace(SMALL, skip=skip))
+    assert len(s._rows) == 4
+    assert len(list(s.views(replace(SMALL, skip=8)))) == 1, "the latest must be kept"
+    assert len(list(s.views(replace(SMALL, skip=1)))) == 3, "the oldest must have gone"
+
+
+def test_random_samplers_repeat_themselves_and_share_their_noise_between_rows():
+    setting = replace(SMALL, eta=1.0, tau=1.0)
+    *_, view = s.views(setting)
+    assert torch.equal(view.l0.pixels, view.s2dm.pixels), "at τ = 1 both rows must be one"
+    s.forget()
+    *_, again = s.views(setting)
+    assert torch.equal(view.l0.pixels, again.l0.pixels)
+
+
+def test_pictures_as_ends_are_inverted_on_the_same_grid():
+    pixels = shapes(2, 16, seed=4).pixels
+    setting = replace(SMALL, first=to_png(pixels[0]), second=to_png(pixels[1]))
+    x_T = [invert(checkpoints.load_pretrained("b-l0"), to_unit_range(p[None]), SCHEDULE, 3, "quadratic", REFINEMENTS)[0] for p in pixels]
+    assert torch.equal(latents(setting), interpolate(*x_T, 3))
+
+
+@pytest.mark.parametrize(("skip", "tau", "name"), [(9, 1.0, "b-l0"), (80, 1.0, "b-l0"), (9, 0.99, "a-s2dm10"), (12, 0.99, "a-s2dm10"),
+                                                  (60, 0.99, "c-s2dm50"), (9, 0.9, "c-s2dm50"), (1, 0.999, "b-l0")])
+def test_the_nearest_network_is_the_one_whose_shrinkage_is(skip, tau, name):
+    assert nearest(replace(SMALL, skip=skip, tau=tau)).name == name
+    *_, view = s.views(replace(SMALL, skip=skip, tau=tau, how="trained"))
+    assert name in view.source
+    expected = to_pixels(sample(checkpoints.load_pretrained(name), noises(0, 1, 3), SCHEDULE, "ddim", 3, "quadratic"))
+    assert torch.equal(view.s2dm.pixels, expected)
+
+
+def test_the_plane_holds_the_closed_form_of_every_cell():
+    *_, view = plane(SMALL)
+    l0, x_T = checkpoints.load_pretrained("b-l0"), noises(0, 1, 3)[:1]
+    for i in (0, 10, 24, 48):
+        row, column = divmod(i, len(SKIPS))
+        shrunk = Shrunk(l0, shrinkage(SCHEDULE, SKIPS[column], TAUS[row]))
+        expected = to_pixels(sample(shrunk, x_T, SCHEDULE, "ddim", 3, "quadratic"))[0]
+        assert (view.pixels[i].int() - expected.int()).abs().max() <= 1  # other sums in a batch of other size
+    assert len(list(plane(replace(SMALL, skip=50)))) == 1, "the plane does not depend on skip and is kept"
+    for (skip, tau), place in {(9, 0.99): (2, 2), (99, 0.5): (6, 6), (1, 1.0): (0, 0), (40, 0.96): (3, 4)}.items():
+        assert nearest_cell(replace(SMALL, skip=skip, tau=tau)) == place
+
+
+def test_epsilon_norms_are_those_of_the_answers():
+    *_, view = s.views(SMALL)
+    l0, x_T = checkpoints.load_pretrained("b-l0"), noises(0, 1, 3)
+    t = SCHEDULE.timesteps(3, "quadratic")
+    assert view.l0.times == tuple(t.tolist())
+    with torch.inference_mode():
+        eps = l0(x_T, t[:1].expand(3))
+    assert view.l0.eps_rms[0] == pytest.approx(eps.pow(2).mean().sqrt().item())
+    factor = shrinkage(SCHEDULE, 9, 0.99)[t[0]].item()
+    assert view.s2dm.eps_rms[0] == pytest.approx(view.l0.eps_rms[0] * factor, rel=1e-6)
+    neighbours = (view.l0.pixels[1].float() - view.l0.pixels[0].float()).pow(2).mean().sqrt()
+    assert s.smoothness(view.l0)[0].item() == pytest.approx(neighbours.item())
+
+
+def test_a_sampler_that_diverges_is_reported_in_a_sentence():
+    *_, view = s.views(SMALL)
+    tame = replace(view, l0=replace(view.l0, largest=1.2), s2dm=replace(view.s2dm, largest=1.3))
+    assert s.complaint(tame) == ""
+    wild = replace(tame, s2dm=replace(view.s2dm, largest=57.0))
+    said = s.complaint(wild)
+    assert "S²-DM predicts so little of the noise" in said and "values reach 57" in said and "diverged" not in said
+    assert "steps diverged: values reach 57" in s.complaint(replace(wild, l0=wild.s2dm))
+
+
+# ------------------------------------------------------------------------------------------------ settings and ends
+
+@pytest.mark.parametrize(("change", "words"), [({"frames": 2}, "3 to 12, not 2"), ({"skip": 100}, "1 to 99"), ({"tau": 0.4}, "0.5 and 1"),
+                                              ({"way": "arc"}, "slerp, lerp"), ({"first": -1}, "a seed"), ({"second": "cat"}, "a picture"),
+                                              ({"sampler": "euler"}, "dpm-solver"), ({"eta": 2.0}, "eta")])
+def test_settings_out_of_range_are_refused_by_name(change, words):
+    with pytest.raises(ValueError, match=words):
+        Setting(**change)
+
+
+def test_eta_is_ignored_by_samplers_without_it():
+    assert Setting(sampler="plms", eta=0.5).eta == 0 and Setting(eta=0.5).eta == 0.5
+
+
+def test_nfe_counts_what_the_network_is_asked():
+    for sampler in ("ddim", "f-pndm", "s-pndm"):
+        setting = replace(SMALL, steps=5, sampler=sampler, spacing="uniform")
+        *_, view = s.views(setting)
+        assert len(view.l0.times) == setting.evaluations
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [("a.png", b"no picture", "a.png is no picture"),
+                                                       ("b.png", bytes(UPLOAD_BYTES + 1), "8 MB"),
+                                                       ("c.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "c.png is no picture")])
+def test_uploads_that_cannot_be_used_are_refused_in_a_sentence(name, content, words):
+    with pytest.raises(ValueError, match=words):
+        upload(name, content)
+
+
+@pytest.mark.parametrize("side", [7_000, 14_000])  # above this package's limit; above Pillow's
+def test_an_upload_with_too_many_pixels_is_refused_before_it_is_unpacked(side):
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    with pytest.raises(ValueError, match="huge.png has more than 40,000,000 pixels"):
+        upload("huge.png", file.getvalue())
+
+
+def test_an_upload_is_cut_to_the_square_in_its_middle():
+    picture = Image.new("RGB", (300, 100), "blue")
+    picture.paste("red", (100, 0, 200, 100))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=95)
+    cut = opened(upload("wide.jpg", file.getvalue()))
+    assert cut.shape == (32, 32, 3) and (cut[..., 0] > 200).all() and (cut[..., 2] < 60).all()
+
+
+# ---------------------------------------------------------------------------------------------- networks that fail
+
+def test_a_damaged_or_missing_network_is_a_sentence_and_mending_it_is_enough():
+    path = checkpoints.ZOO / "c-s2dm50.safetensors"
+    whole = path.read_bytes()
+    trained = replace(SMALL, skip=49, how="trained")
+    path.write_bytes(whole[:-7])
+    with pytest.raises(CheckpointError, match="not the file that was shipped"):
+        list(s.views(trained))
+    path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        list(s.views(trained))
+    path.write_bytes(whole)
+    assert list(s.views(trained))[-1].done
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"a": {"unet": {}, "record": {}}}', "[]"])
+def test_a_damaged_manifest_is_a_sentence(text):
+    (checkpoints.ZOO / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match="manifest"):
+        families()
+
+
+def test_families_need_an_l0_network_which_comes_first():
+    assert [network.name for network in families()["tiny, shapes"]] == ["b-l0", "a-s2dm10", "c-s2dm50"]
+    manifest = json.loads((checkpoints.ZOO / "manifest.json").read_text())
+    del manifest["b-l0"]
+    (checkpoints.ZOO / "manifest.json").write_text(json.dumps(manifest))
+    assert families() == {}
+    with pytest.raises(CheckpointError, match="Known: none"):
+        list(s.views(SMALL))
+
+
+# -------------------------------------------------------------------------------------------------------- pictures
+
+def test_the_picture_holds_every_pixel_of_the_rows():
+    *_, view = s.views(SMALL)
+    picture, scale, size, gap = opened(draw(view)), 6, 16, 4  # 96 dots an image at most
+    assert picture.shape[1] == 892
+    for row, pixels in enumerate((view.l0.pixels, view.s2dm.pixels)):
+        for j in range(3):
+            top, left = row * (size * scale + gap), 88 + j * (size * scale + gap)
+            shown = picture[top:top + size * scale:scale, left:left + size * scale:scale]
+            assert (shown == pixels[j].permute(1, 2, 0).numpy()).all()
+
+
+def test_pictures_of_different_settings_differ_in_their_words():
+    *_, view = s.views(SMALL)
+    for change in ({"skip": 10}, {"tau": 0.5}, {"steps": 4}, {"sampler": "plms"}, {"way": "lerp"}, {"amplify": 2}):
+        assert draw(replace(view, setting=replace(SMALL, **change))) != draw(view), change
+    assert draw(replace(view, step=2)) != draw(view)
+
+
+def test_difference_is_white_for_none_blue_for_darker_and_orange_for_brighter():
+    grey = torch.full((1, 3, 1, 3), 100, dtype=torch.uint8)
+    other = torch.tensor([100, 90, 120], dtype=torch.uint8).expand(1, 3, 1, 3)
+    none, darker, brighter = difference(grey, other, 8)[0, :, 0].T.tolist()
+    assert none == [255, 255, 255]
+    share = 80 / 255  # of the way from white to blue, (0, 114, 178)
+    assert darker == pytest.approx([255 - 255 * share, 255 - 141 * share, 255 - 77 * share], abs=1)
+    share = 160 / 255  # to vermilion, (213, 94, 0)
+    assert brighter == pytest.approx([255 - 42 * share, 255 - 161 * share, 255 - 255 * share], abs=1)
+
+
+def test_the_plane_picture_has_its_cells_where_cell_says_and_marks_the_nearest():
+    *_, view = plane(SMALL)
+    picture = opened(draw_plane(view))
+    for i in (0, 17, 48):
+        x, y = cell(*divmod(i, len(SKIPS)))
+        assert (picture[y:y + 64:4, x:x + 64:4] == view.pixels[i].permute(1, 2, 0).numpy()).all()
+    x, y = cell(2, 2)
+    assert picture[y - 2, x + 30].tolist() == [0, 114, 178]
+    x, y = cell(3, 3)
+    assert picture[y - 2, x + 30].tolist() == [255, 255, 255]
+
+
+def test_the_animation_walks_there_and_back():
+    *_, view = s.views(replace(SMALL, frames=4))
+    film = Image.open(io.BytesIO(animate(view)))
+    assert film.n_frames == 6 and film.info["loop"] == 0
+
+
+def test_curves_are_a_picture():
+    *_, view = s.views(SMALL)
+    assert opened(draw_curves(view)).shape[1] == 892
+
+
+@pytest.mark.parametrize("change", [{}, {"skip": 30, "tau": 0.75, "sampler": "plms"}, {"second": shape_picture(5), "way": "lerp"}])
+def test_the_code_makes_the_same_picture(change):
+    setting = replace(SMALL, **change)
+    made = {}
+    exec(code(setting).replace("from IPython.display import Image", "Image = lambda content: made.update(picture=content)"), {"made": made})
+    assert made["picture"] == strip(setting)

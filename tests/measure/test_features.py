@@ -1,0 +1,145 @@
+"""Features of pictures: Inception through its two doors with a stand-in behind each, and the package's own classifier."""
+import urllib.error
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from s2dm_mini import shapes
+from s2dm_mini.checkpoints import CheckpointError
+from s2dm_mini.data import to_unit_range
+from s2dm_mini.measure.features import InceptionFeatures
+
+
+class Plain(nn.Module):
+    """uint8 pictures in, 2,048 numbers out: the mean colour, again and again."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        assert pixels.dtype == torch.uint8
+        return pixels.float().mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
+
+
+class ScoresUnlessAsked(nn.Module):
+    """Class scores by default and features on demand, as the StyleGAN authors' file gives them."""
+
+    def forward(self, pixels: Tensor, return_features: bool = False) -> Tensor:
+        x = pixels.float().mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
+        return x if return_features else x[:, :1008]
+
+
+class Narrow(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.float().mean(dim=(2, 3))
+
+
+class WantsFloats(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2048, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.conv(pixels).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def torchscript(tmp_path):
+    def write(network):
+        torch.jit.script(network).save(tmp_path / "inception.pt")
+        return tmp_path / "inception.pt"
+
+    return write
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
+
+@pytest.mark.parametrize("network", [Plain(), ScoresUnlessAsked()], ids=["plain", "scores unless asked"])
+def test_a_torchscript_inception(torchscript, network):
+    path = torchscript(network)
+    pixels = shapes(70, size=16).pixels  # more than one batch
+    features = InceptionFeatures(path)
+    x = features(pixels)
+    assert x.shape == (70, 2048) and x.dtype == torch.float32
+    assert torch.allclose(x[:, :3], pixels.float().mean(dim=(2, 3))) and torch.equal(x[:, 3:6], x[:, :3])
+    assert features.name == "inception" and features.hash == InceptionFeatures(path).hash
+
+
+def test_another_file_has_another_hash(torchscript):
+    first = InceptionFeatures(torchscript(Plain())).hash
+    assert InceptionFeatures(torchscript(ScoresUnlessAsked())).hash != first
+
+
+@pytest.mark.parametrize(("network", "said"), [
+    (Narrow(), r"inception\.pt returns \(2, 3\) for 2 pictures; Inception's features are \(2, 2048\)"),
+    (WantsFloats(), r"inception\.pt does not take uint8 pictures"),
+])
+def test_a_torchscript_of_another_kind_is_refused(torchscript, network, said):
+    with pytest.raises(CheckpointError, match=said):
+        InceptionFeatures(torchscript(network))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x03\x04 half an archive"])
+def test_a_file_that_is_no_torchscript_is_refused(tmp_path, content):
+    path = tmp_path / "inception.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"inception\.pt cannot be read as a TorchScript file"):
+        InceptionFeatures(path)
+    with pytest.raises(CheckpointError, match="missing.pt cannot be read"):
+        InceptionFeatures(tmp_path / "missing.pt")
+
+
+def stand_in(monkeypatch, build):
+    from torchmetrics.image import fid
+
+    monkeypatch.setattr(fid, "NoTrainInceptionV3", build)
+
+
+def test_torchmetrics_inception_is_built_without_antialiasing(monkeypatch):
+    asked = []
+
+    def build(name, features_list, feature_extractor_weights_path=None, antialias=True):
+        asked.append((name, features_list, antialias))
+        return Plain()
+
+    stand_in(monkeypatch, build)
+    pixels = shapes(3, size=16).pixels
+    assert torch.allclose(InceptionFeatures()(pixels)[:, :3], pixels.float().mean(dim=(2, 3)))
+    assert asked == [("inception-v3-compat", ["2048"], False)]
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (urllib.error.URLError("no route"), "could not be downloaded .*no route.*give a TorchScript file"),
+    (ModuleNotFoundError("torch-fidelity"), r"pip install 's2dm-mini\[fid\]'"),
+])
+def test_without_network_or_package_a_sentence_says_what_to_do(monkeypatch, error, said):
+    def build(*_, **__):
+        raise error
+
+    stand_in(monkeypatch, build)
+    with pytest.raises(CheckpointError, match=said):
+        InceptionFeatures()
+
+
+# --------------------------------------------------------------------------------------------------- the classifier
+
+def test_classifier_features_are_what_the_class_is_read_off(classifier_features):
+    pixels = shapes(300).pixels  # more than one batch
+    x, network = classifier_features(pixels), classifier_features.network
+    assert x.shape == (300, classifier_features.width) and x.dtype == torch.float32 and len(classifier_features.hash) == 16
+    with torch.inference_mode():
+        scores = network(to_unit_range(pixels[:20]))
+    assert torch.allclose(x[:20] @ network.head.weight.T + network.head.bias, scores, atol=1e-4)
+
+
+def test_pictures_of_another_size_are_scaled(classifier_features):
+    small = shapes(8, size=16).pixels
+    doubled = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    near, far = classifier_features(small), classifier_features(shapes(8, size=32, seed=9).pixels)
+    assert (near - classifier_features(doubled)).norm() < 0.5 * (near - far).norm()
+
+
+@pytest.mark.parametrize("pixels", [torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8).byte(), torch.zeros(3, 8, 8).byte(),
+                                    torch.zeros(0, 3, 8, 8).byte()])
+def test_anything_but_pictures_is_refused(classifier_features, pixels):
+    with pytest.raises(ValueError, match=r"uint8 pictures \(N, 3, H, W\), at least one, not torch"):
+        classifier_features(pixels)

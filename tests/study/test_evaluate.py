@@ -1,0 +1,84 @@
+"""From a checkpoint to a row of the ledger, as a user would run it."""
+import math
+
+import pytest
+import torch
+
+from s2dm_mini import NoiseSchedule, sample
+from s2dm_mini.checkpoints import CheckpointError, load_pretrained, open_network
+from s2dm_mini.data import to_pixels
+from s2dm_mini.measure import metrics
+from s2dm_mini.measure.draw import BLOCK, draw, starting_noise
+from s2dm_mini.measure.features import open_features
+from s2dm_mini.measure.references import open_reference
+from s2dm_mini.study.evaluate import evaluate
+from s2dm_mini.study.tables import read_rows
+
+SCHEDULE = NoiseSchedule.linear()
+
+
+def test_the_noise_of_an_image_depends_on_seed_and_number_only():
+    many, few = starting_noise(2 * BLOCK + 7, (3, 4, 4), seed=3), starting_noise(BLOCK + 1, (3, 4, 4), seed=3)
+    assert torch.equal(many[:len(few)], few) and many.shape == (2 * BLOCK + 7, 3, 4, 4)
+    assert not torch.equal(many[:BLOCK], many[BLOCK:2 * BLOCK]) and not torch.equal(few, starting_noise(BLOCK + 1, (3, 4, 4), seed=4))
+    assert abs(many.mean()) < 0.1 and abs(many.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 0.0), ("ddim", 1.0), ("ddpm", 0.0), ("f-pndm", 0.0)])
+def test_drawing_in_batches_changes_nothing_but_rounding(sampler, eta):
+    network = load_pretrained("tiny-shapes-l0")
+    whole, parts = (torch.cat(list(draw(network, 10, (3, 16, 16), SCHEDULE, sampler, 5, eta=eta, seed=1, batch=b))) for b in (10, 3))
+    assert whole.dtype == torch.uint8 and whole.shape == (10, 3, 16, 16)
+    assert (whole.int() - parts.int()).abs().max() <= 1 and (whole == parts).float().mean() > 0.999
+
+
+def test_drawn_images_are_samples_from_their_noise():
+    network = load_pretrained("tiny-shapes-l0")
+    by_hand = to_pixels(sample(network, starting_noise(4, (3, 16, 16), 7), SCHEDULE, steps=4, spacing="trailing"))
+    assert torch.equal(torch.cat(list(draw(network, 4, (3, 16, 16), SCHEDULE, steps=4, spacing="trailing", seed=7))), by_hand)
+    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+        next(draw(network, 0, (3, 16, 16), SCHEDULE))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(folder, monkeypatch):
+    monkeypatch.setenv("S2DM_DATA", str(folder))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_row(folder, classifier_features):
+    table = folder / "table.csv"
+    row = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, device="cpu", table=table)
+    again = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, device="cpu", table=table)
+    timing = {"seconds", "date"}
+    assert {k: v for k, v in row.items() if k not in timing and v == v} == {k: v for k, v in again.items() if k not in timing and v == v}
+    first, second = read_rows(table)
+    assert first["checkpoint"] == "tiny-shapes-l0" and (first["steps"], first["nfe"], first["samples"]) == ("6", "15", "60")
+    assert first["fd"] == second["fd"] and math.isnan(float(first["fd_infinite"])), "60 samples are too few to extrapolate from"
+
+    network, record = open_network("tiny-shapes-l0")
+    x = classifier_features(torch.cat(list(draw(network, 60, (3, 16, 16), SCHEDULE, "f-pndm", 6, seed=2))))
+    real = open_reference("shapes", 16, classifier_features)
+    assert row["fd"] == pytest.approx(metrics.frechet_distance(real.moments, x), rel=1e-4)
+    assert row["kid"] == pytest.approx(metrics.kernel_distance(real.features, x)[0], rel=1e-3)
+    assert record["config"]["tau"] == row["tau"] == 1.0
+
+
+def test_cifar10_needs_no_data_set_in_the_classifiers_features(classifier_features):
+    assert open_reference("cifar10", 32, classifier_features).moments.n == 50_000
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="classifier, inception or a TorchScript file"):
+        open_features("resnet")
+    with pytest.raises(CheckpointError, match="missing.pt cannot be read"):
+        open_features(str(tmp_path / "missing.pt"))
+    with pytest.raises(CheckpointError, match="no checkpoint is called 'compact-cifar10'.* Known: .*nano-cifar10-l0"):
+        open_network("compact-cifar10")
+    with pytest.raises(CheckpointError, match="gone.safetensors cannot be read"):
+        open_network(str(tmp_path / "gone.safetensors"))
