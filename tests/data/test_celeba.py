@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from s2dm_mini import data
+from s2dm_mini import NoiseSchedule, data
 from s2dm_mini.__main__ import main
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.data import DataError
@@ -505,7 +505,7 @@ def test_training_and_evaluating_the_paper_way(folder, monkeypatch):
     monkeypatch.setattr(evaluate, "open_features", lambda name, device: MeanColours())
     row = evaluate.evaluate(file, "tab-deis-3", steps=2, spacing="uniform", samples=6, features="inception", device="cpu", table=table)
     real = MeanColours()(celeba("train", 64, folder).pixels)
-    drawn = torch.cat(list(draw(network, 6, (3, 64, 64), evaluate.NoiseSchedule.linear(), "tab-deis-3", 2, "uniform")))
+    drawn = torch.cat(list(draw(network, 6, (3, 64, 64), NoiseSchedule.linear(), "tab-deis-3", 2, "uniform")))
     assert row["fd"] == pytest.approx(evaluate.metrics.frechet_distance(real, MeanColours()(drawn)), rel=1e-4)
     assert row["data"] == "celeba64-train" and row["preset"] == "paper64" and table.exists()
     assert len(list((folder / "references").iterdir())) == 1

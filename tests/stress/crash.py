@@ -429,8 +429,8 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
 
 
 SHORT_FILES = """
-from s2dm_mini import data
-os.environ["S2DM_DATA"], RECORDS_PER_FILE = {folder!r}, {records}
+from s2dm_mini.data import cifar10
+os.environ["S2DM_DATA"], cifar10.RECORDS_PER_FILE = {folder!r}, {records}
 """
 
 
