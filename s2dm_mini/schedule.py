@@ -95,7 +95,7 @@ class NoiseSchedule:
 
         t: (B,) integer timesteps. Returns (B,) float64; 1 where t < skip, where the loss has no skip term.
         """
-        check_skip(skip, self.T, t)
+        check_skip(t, skip, self.T)
         return signal_kept(self.alpha_bar, t, skip)
 
     def timesteps(self, steps: int, spacing: str = "uniform") -> Tensor:

@@ -193,9 +193,9 @@ _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
-    **dict.fromkeys(["schedule.per_image", "schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised",
-                     "losses.predict", "losses.skip_coefficient", "losses.skip_term", "losses.mean_square",
-                     "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
+    **dict.fromkeys(["schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
+                     "losses.skip_coefficient", "losses.skip_term", "losses.mean_square"], _PARTS),
+    **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
                      "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "training.loop.learning_rate",
                      "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead"], _PARTS),
@@ -226,8 +226,9 @@ REASONS = {
                      "support.machine.multiplies_bf16"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
-MODULES = ("schedule", "denoisers", "losses", "guidance", "unet", "samplers", "latents", "checkpoints", "data", "data.images",
-           "data.cifar10", "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
+MODULES = ("guidance",
+           "schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
+           "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
            "measure.metrics", "measure.paths", "measure.references", "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")
 ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",

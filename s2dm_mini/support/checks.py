@@ -163,10 +163,11 @@ def check_values(name: str, values: Tensor, shape: str) -> None:
     check_finite(name, values.double())
 
 
-def check_schedule(schedule: Any) -> None:
-    """Refuse what is no NoiseSchedule. This module is below schedule.py, so the table stands for the class."""
+def check_schedule(schedule: Any) -> int:
+    """Return T of a NoiseSchedule, known by its table: this module cannot import the class, which is above it."""
     if not isinstance(getattr(schedule, "alpha_bar", None), Tensor):
         raise ValueError(f"schedule must be of the class NoiseSchedule, not {shown(schedule)}.")
+    return len(schedule.alpha_bar)
 
 
 def check_alpha_bar(alpha_bar: object) -> Tensor:
@@ -196,10 +197,9 @@ def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     check_timesteps(t, T)
 
 
-def check_skip(skip: object, T: int, t: object = None) -> None:
+def check_skip(t: object, skip: object, T: int) -> None:
     check_integer("skip", skip, 1, T - 1, f" for T = {T}")
-    if t is not None:
-        check_timesteps(t, T, "of any shape", whole=True)
+    check_timesteps(t, T, "of any shape", whole=True)
 
 
 def check_grid(T: object, steps: object, spacing: object, spacings: Iterable[str], alpha_bar: object) -> tuple[int, int]:
@@ -302,26 +302,24 @@ def check_label_count(label: Tensor, x: Tensor) -> None:
         raise ValueError(f"{len(label)} labels cannot go with {len(x)} images; give one label for all, or one an image.")
 
 
-def check_guided_shrinkage(schedule: Any, label_dropout: Any, skip: object, tau: Any) -> None:
-    check_number("tau", tau, 0, 1)
+def check_guided_shrinkage(schedule: object, label_dropout: Any, skip: object, tau: object) -> None:
+    check_shrinkage(schedule, skip, tau, "expected", ("expected",))
     if not 0 < label_dropout <= 1 or tau == 0:
         raise ValueError(f"label_dropout must lie in (0, 1] and tau above 0, not {label_dropout!r} and {tau!r}.")
-    check_schedule(schedule)
-    check_skip(skip, len(schedule.alpha_bar))
 
 
 def check_loss(denoiser: object, x0: Any, t: Any, schedule: Any, generator: object) -> None:
     """x0 (B, D, ...) floating, t (B,) integer timesteps."""
     check_denoiser(denoiser)
     check_floating("x0", x0, "(B, D, ...)")
-    check_schedule(schedule)
-    check_timesteps(t, len(schedule.alpha_bar), whole=True, like=x0)
+    check_timesteps(t, check_schedule(schedule), whole=True, like=x0)
     check_generator(generator)
 
 
 def check_skip_loss(denoiser: object, x0: Any, t: Any, schedule: Any, skip: object, tau: object, reading: object,
                     readings: Iterable[str], generator: object) -> None:
     check_loss(denoiser, x0, t, schedule, generator)
+    tau = check_number("tau", tau, 0, 1)
     check_shrinkage(schedule, 1 if tau == 1 else skip, tau, reading, readings)  # with τ = 1 skip has no effect
 
 
@@ -329,16 +327,15 @@ def check_shrinkage(schedule: Any, skip: object, tau: object, reading: object, r
     """closed: refuse the reading without a closed form."""
     check_name("reading", reading, readings)
     check_number("tau", tau, 0, 1)
-    check_schedule(schedule)
-    check_skip(skip, len(schedule.alpha_bar))
+    T = check_schedule(schedule)
+    check_integer("skip", skip, 1, T - 1, f" for T = {T}")
     if closed and reading == "output":
         raise ValueError("the output reading has no closed-form shrinkage; independent, expected and shared have.")
 
 
 def check_weighting(t: object, schedule: Any, weighting: object, weightings: Iterable[str]) -> None:
     check_name("weighting", weighting, weightings)
-    check_schedule(schedule)
-    check_timesteps(t, len(schedule.alpha_bar))
+    check_timesteps(t, check_schedule(schedule))
 
 
 def check_unet_config(config: Any) -> None:
