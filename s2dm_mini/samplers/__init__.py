@@ -19,7 +19,7 @@ from .common import CLEAN, NoisePredictor, NoiseSource, Step
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler and its properties. A new one needs a function like `plms` in pndm.py and one line in SAMPLERS."""
+    """A sampler and its properties. A new one needs a function like `ddim.ddim` and one line in SAMPLERS."""
 
     run: Callable[..., Iterator[Step]]  # run(predict, x_T, grid, schedule); generator=... too if it adds noise
     title: str
@@ -38,9 +38,11 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(ddpm.ddpm, "DDPM, small variance", order=0),
     "ddpm-large": Sampler(partial(ddpm.ddpm, large_variance=True), "DDPM, large variance", order=0),
     "ddim": Sampler(ddim.ddim, "DDIM", order=1, takes_eta=True),
-    "s-pndm": Sampler(pndm.s_pndm, "S-PNDM", order=2, nfe=lambda steps: steps + min(steps - 1, 1)),
-    "f-pndm": Sampler(pndm.f_pndm, "F-PNDM", order=2, nfe=lambda steps: steps + 3 * min(steps - 1, 3)),
-    "plms": Sampler(pndm.plms, "PLMS (iPNDM)", order=2),
+    "s-pndm": Sampler(partial(pndm.pndm, memory=2, start=pndm.improved_euler), "S-PNDM", order=2,
+                      nfe=lambda steps: steps + min(steps - 1, 1)),
+    "f-pndm": Sampler(partial(pndm.pndm, memory=4, start=pndm.runge_kutta), "F-PNDM", order=2,
+                      nfe=lambda steps: steps + 3 * min(steps - 1, 3)),
+    "plms": Sampler(partial(pndm.pndm, memory=4), "PLMS (iPNDM)", order=2),
     **{f"tab-deis-{q}": Sampler(partial(deis.deis, q=q, variable="t"), f"tAB-DEIS, q = {q}", order=q + 1) for q in range(4)},
     **{f"rhoab-deis-{q}": Sampler(partial(deis.deis, q=q, variable="rho"), f"ρAB-DEIS, q = {q}", order=q + 1) for q in range(1, 4)},
     "dpm-solver++": Sampler(dpm_solver.dpm_solver_pp, "DPM-Solver++(2M)", order=2),

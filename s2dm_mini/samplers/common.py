@@ -15,6 +15,7 @@ from ..support.checks import check_eps
 # Source of the noise that random samplers add: one generator for the batch, or one an image, which makes image i independent of
 # the batch it is drawn in.
 NoiseSource = torch.Generator | list[torch.Generator] | None
+Stride = tuple[int, int, float, float]  # t, s, ᾱ_t, ᾱ_s
 CLEAN = -1  # the "timestep" of the finished picture, where ᾱ = 1
 
 
@@ -26,7 +27,7 @@ class Step(NamedTuple):
     x0: Tensor  # x̂_0 predicted during the step, (B, ...)
 
 
-def strides(grid: list[int], schedule: NoiseSchedule) -> Iterator[tuple[int, int, float, float]]:
+def strides(grid: list[int], schedule: NoiseSchedule) -> Iterator[Stride]:
     """(t, s, ᾱ_t, ᾱ_s) of each step from t down to s; the last s is CLEAN, with ᾱ = 1."""
     alpha_bar = [*lookup(schedule.alpha_bar, torch.tensor(grid)).tolist(), 1.0]
     return zip(grid, [*grid[1:], CLEAN], alpha_bar[:-1], alpha_bar[1:], strict=True)
