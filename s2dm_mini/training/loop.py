@@ -29,7 +29,7 @@ from ..losses import s2dm_loss, timestep_weight
 from ..schedule import MAX_T
 from ..support.checks import check_integer, check_kind
 from ..support.files import sole_writer
-from ..support.machine import best_device, multiplies_bf16, seed_of
+from ..support.machine import multiplies_bf16, open_device, seed_of
 from ..unet import PRESETS, UNetConfig
 from .config import DIFFUSERS, MAX_BATCH, TrainConfig
 from .run import TrainingError, _files, _new_model, _opened, _Run
@@ -106,7 +106,7 @@ def _train(config: TrainConfig, images: Images | None, resume: bool) -> Iterator
         raise ValueError(f"shards = {config.shards} must be a multiple of the number of processes, {ranks}.")
     my_shards = range(rank, config.shards, ranks)
 
-    device = accelerator.device if accelerator else torch.device(best_device() if config.device == "auto" else config.device)
+    device = accelerator.device if accelerator else open_device(config.device)
     bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(device))
     start, started_from, schedule = _opened(config)
     schedule = schedule.to(device)
