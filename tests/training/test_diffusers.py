@@ -160,7 +160,7 @@ def test_one_command_fine_tunes_and_evaluates(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluating, "open_reference", lambda name, size, features: compute_reference(
         shapes(40, size), features))
     monkeypatch.setattr(evaluating.tables, "RESULTS", tmp_path)
-    monkeypatch.setattr(importlib.import_module("s2dm_mini.training.loop"), "load_data", lambda name, size: shapes(28, size))
+    monkeypatch.setattr(importlib.import_module("s2dm_mini.training.setup"), "load_data", lambda name, size: shapes(28, size))
     train_command(config, evaluate=(2, 3), samples=20)
     said = capsys.readouterr().out
     assert "Trained 5 steps, 40 images" in said and said.count("Fréchet distance in averages features, 20 samples") == 2

@@ -17,6 +17,7 @@ from s2dm_mini.schedule import NoiseSchedule
 from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support.machine import seed_of
 from s2dm_mini.training import loop as training
+from s2dm_mini.training import run as runs
 from s2dm_mini.training.config import PAPER, TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
 from s2dm_mini.training.run import FREE_ON_RESUME, TrainingError
@@ -364,7 +365,7 @@ def test_budgets(small, budget, steps):
 def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
     """Under a clock that a step moves by 6 seconds, and whoever looks at a record by an hour."""
     clock, real = SimpleNamespace(now=0.0), training.s2dm_loss
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def slow_loss(*arguments):
         clock.now += 6
@@ -382,8 +383,8 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
 
 def test_checkpoints_come_every_so_many_minutes(small, monkeypatch, tmp_path):
     clock, saved = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(training._Run, "save", lambda run, *_: saved.append(run.step))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(runs.Run, "save", lambda run, *_: saved.append(run.step))
     for _ in train(replace(BASE, steps=10, save_minutes=3, out=tmp_path), small):
         clock.now += 61
     assert saved == [4, 7, 10]  # step k ends at 61·(k−1) seconds; and always at the end
