@@ -1,4 +1,4 @@
-"""The same network as our `UNet` and as diffusers' `UNet2DModel`."""
+"""Translation between `UNet` and diffusers' `UNet2DModel`."""
 from copy import deepcopy
 
 from diffusers import UNet2DModel
@@ -8,9 +8,9 @@ from .network import DiffusersDenoiser
 
 
 def to_diffusers(model: UNet | DiffusersDenoiser) -> UNet2DModel:
-    """The same network as a `UNet2DModel`, in eval mode, with float32 copies of the weights; outputs agree to rounding.
+    """The same network as a `UNet2DModel` in eval mode, with float32 copies of the weights; outputs agree to rounding.
 
-    Raises ValueError for a network of signals: `UNet2DModel` has none along one dimension.
+    Raises ValueError for a network of signals, since `UNet2DModel` has two dimensions.
     """
     if isinstance(model, DiffusersDenoiser):
         return deepcopy(model.model).eval()
@@ -31,10 +31,9 @@ def to_diffusers(model: UNet | DiffusersDenoiser) -> UNet2DModel:
 
 
 def from_diffusers(model: UNet2DModel) -> UNet:
-    """A `UNet2DModel` of DDPM's architecture as a `UNet`, in eval mode, with float32 copies of the weights.
+    """A `UNet2DModel` of DDPM's architecture as a `UNet` in eval mode, with float32 copies of the weights.
 
-    Of class embeddings the last is taken for that of no label, as `to_diffusers` writes them. Raises ValueError, naming the
-    setting, for an architecture that `UNet` does not have.
+    The last class embedding stands for no label, as in `to_diffusers`. Raises ValueError, naming the setting, for another architecture.
     """
     config = model.config
     wanted = FIXED | {"out_channels": config.in_channels, "up_block_types": tuple(
@@ -58,7 +57,7 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     return copy.to(model.device).eval()
 
 
-# What `UNet` has no choice about, in diffusers' words: DDPM's padding, time embedding, one head, and none of the later additions.
+# Settings of `UNet2DModel` that are fixed in `UNet`: DDPM's padding and time embedding, one attention head, no later additions.
 FIXED = {
     "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "attention_head_dim": None,
     "act_fn": "silu", "time_embedding_type": "positional", "time_embedding_dim": None, "center_input_sample": False,
