@@ -79,7 +79,12 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     """Read a network by `save_model`, in float32, in eval mode, without gradients, and its training record. Raises CheckpointError."""
     tensors, header = read_tensors(path)
     try:
-        model = _without_weights(header["unet"])
+        config = header["unet"]
+        if isinstance(config, dict) and "_class_name" in config:  # a configuration of diffusers
+            model = interop().without_weights(config)
+        else:
+            with torch.device("meta"):  # shapes only, so that a header cannot claim more memory than the file holds
+                model = UNet(UNetConfig(**config))
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -88,15 +93,6 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} has no record of a training in its header, but {shown(record)}.")
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), record
-
-
-def _without_weights(unet: dict) -> nn.Module:
-    """The network of a header on the device `meta`: shapes only, so that a header cannot claim more memory than the file holds."""
-    if isinstance(unet, dict) and "_class_name" in unet:  # a configuration of diffusers
-        return interop().without_weights(unet)
-    config = UNetConfig(**unet)
-    with torch.device("meta"):
-        return UNet(config)
 
 
 def interop() -> ModuleType:

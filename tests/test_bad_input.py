@@ -236,7 +236,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "measure.draw": "sample, many times", "measure.classifier": "training, like train",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
-         "training.setup": "what train is given", "training.processes": "processes", "training.watched": "a bar around train",
+         "training.setup": "the arguments of train", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo"),
                          "commands"),

@@ -24,8 +24,8 @@ from ..schedule import MAX_T
 from ..support.checks import check_integer, check_kind
 from ..support.machine import seed_of
 from .config import MAX_BATCH, TrainConfig
-from .run import claimed
-from .setup import batch_indices, compiled, dropout_seed, set_up
+from .run import Run, claimed
+from .setup import batch_indices, compiled, dropout_seed
 
 
 @dataclass
@@ -50,8 +50,9 @@ def train(config: TrainConfig, images: Images | None = None, resume: bool = Fals
     TrainingError, DataError, CheckpointError, WriteError, and TakenError if another process trains into config.out.
     """
     with claimed(config, resume):
-        run = set_up(config, images, resume)
-        network, device, images, schedule = compiled(run), run.device, run.images, run.schedule
+        run = Run(config, images, resume)
+        device, images, schedule = run.device, run.images, run.schedule
+        network = compiled(run.model, config, run.accelerator, device)
         pixels, labels = images.pixels.to(device), images.labels.to(device)  # (N, C, H, W) or (N, C, L), and (N,)
         visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
         weights, averages = list(run.model.parameters()), {decay: list(ema.parameters()) for decay, ema in run.emas.items()}
@@ -60,7 +61,7 @@ def train(config: TrainConfig, images: Images | None = None, resume: bool = Fals
 
         while run.progress() < 1:
             batch = batch_indices(config, run.step, len(images), device)
-            for shard in run.processes.shards:
+            for shard in run.shards:
                 # Draw labels to drop, mirroring, t and noise. Labels have a seed of their own: without them, all else is the same.
                 denoiser, seed = network, seed_of(config.seed, 0, run.step, shard)
                 if config.label_dropout < 1:
@@ -76,7 +77,7 @@ def train(config: TrainConfig, images: Images | None = None, resume: bool = Fals
                     losses = s2dm_loss(denoiser, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
                 if config.weighting != "uniform":
                     losses = losses * timestep_weight(t, schedule, config.weighting)
-                loss = losses.mean() / len(run.processes.shards)
+                loss = losses.mean() / len(run.shards)
                 loss.backward()
                 total += loss.detach()
 

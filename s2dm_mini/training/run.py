@@ -12,33 +12,19 @@ from torch import Tensor, nn
 
 from .. import checkpoints
 from ..data.images import Images, fingerprint
-from ..schedule import NoiseSchedule
 from ..support.files import sole_writer
 from ..support.machine import device_name, git_commit, multiplies_bf16
 from .config import TrainConfig
-from .processes import Processes, is_first_process
+from .setup import TrainingError, is_first_process, new_model, open_images, open_processes, open_start
 
 # Settings that may change when a run is resumed.
 FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "out")
 
 
-class TrainingError(Exception):
-    """A training that cannot continue or be resumed; the message says why and which files are kept."""
-
-
-def _ema_names(config: TrainConfig) -> dict[float, str]:
-    """The name of each averaged network, by its decay."""
-    return {config.ema_decay: "ema"} | {decay: f"ema-{decay:g}" for decay in config.ema_others}
-
-
-def _network_files(config: TrainConfig) -> dict[float, Path]:
-    """The file of each averaged network, by its decay; model.safetensors first."""
-    return {decay: Path(config.out) / ("model.safetensors" if name == "ema" else f"model-{name}.safetensors")
-            for decay, name in _ema_names(config).items()}
-
-
-def _state_file(config: TrainConfig) -> Path:
-    return Path(config.out) / "state.safetensors"
+def files(config: TrainConfig) -> list[Path]:
+    """The files of a training in config.out: its averaged networks, that of `ema_decay` first, and last its state."""
+    names = ("model", *(f"model-ema-{decay:g}" for decay in config.ema_others), "state")
+    return [Path(config.out) / f"{name}.safetensors" for name in names]
 
 
 @contextmanager
@@ -46,9 +32,8 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[None]:
     """Be the only training into config.out. Raises TakenError, WriteError, and TrainingError rather than overwrite another training."""
     if resume and config.out is None:
         raise ValueError("to resume, set out to the folder of the run.")
-    writes = config.out is not None and is_first_process()
-    with sole_writer(*_network_files(config).values(), _state_file(config)) if writes else nullcontext():
-        if config.out is not None and not resume and _state_file(config).exists():
+    with sole_writer(*files(config)) if config.out is not None and is_first_process() else nullcontext():
+        if config.out is not None and not resume and files(config)[-1].exists():
             raise TrainingError(f"{config.out} already holds a training, which this one would overwrite: resume it, choose another folder, "
                                 f"or delete its state.safetensors.")
         yield
@@ -57,16 +42,19 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[None]:
 class Run:
     """The state of a training: all that the loop changes, saved in config.out and read back to resume."""
 
-    def __init__(self, config: TrainConfig, processes: Processes, images: Images, schedule: NoiseSchedule, model: nn.Module,
-                 started_from: dict | None, resume: bool):
-        self.config, self.processes, self.device, self.images = config, processes, processes.device, images
+    def __init__(self, config: TrainConfig, images: Images | None, resume: bool):
+        self.config = config
+        self.accelerator, self.device, self.shards = open_processes(config)
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(self.device))
-        self.facts = {"data": images.name, "data_images": len(images), "data_sha256": fingerprint(images),
+        start, started_from, schedule = open_start(config)
+        self.images = open_images(config, images, start)
+        self.facts = {"data": self.images.name, "data_images": len(self.images), "data_sha256": fingerprint(self.images),
                       "device": device_name(self.device), "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__,
                       "started_from": started_from, "commit": git_commit(),  # now, since files may change while it runs
                       **checkpoints.schedule_entry(schedule)}
-        self.schedule, self.model = schedule.to(self.device), model.to(self.device)
-        self.emas = {decay: copy.deepcopy(self.model).eval().requires_grad_(False) for decay in _ema_names(config)}
+        self.schedule = schedule.to(self.device)
+        self.model = new_model(config, start, len(self.images.classes) if config.label_dropout < 1 else 0).to(self.device)
+        self.emas = {decay: copy.deepcopy(self.model).eval().requires_grad_(False) for decay in (config.ema_decay, *config.ema_others)}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
         self.step, self.minutes, self.loss = 0, 0.0, math.nan
         if resume:
@@ -86,8 +74,11 @@ class Run:
         Raises TrainingError for a loss that is not finite.
         """
         steps = self.step - self.logged_step
-        self.loss = self.processes.mean(total / steps)  # waits for the device, so that the clock counts its work
-        seconds = self.processes.slowest(time.monotonic() - self.tick)
+        mean = self.accelerator.reduce(total / steps, "mean") if self.accelerator else total / steps
+        self.loss = float(mean)  # waits for the device, so that the clock counts its work
+        seconds = time.monotonic() - self.tick
+        if self.accelerator:  # all processes go by the slowest clock, to stop at the same step
+            seconds = float(self.accelerator.gather(torch.tensor([seconds], device=self.device)).max())
         self.minutes += seconds / 60
         if not math.isfinite(self.loss):
             raise TrainingError(f"the loss became {self.loss} between steps {self.logged_step} and {self.step}; training stops. "
@@ -97,8 +88,8 @@ class Run:
         if finished or self.tick - self.saved_at >= 60 * self.config.save_minutes:
             self.save()
             self.saved_at = time.monotonic()
-        if finished:
-            self.processes.wait()  # so that each process finds the files
+        if finished and self.accelerator:
+            self.accelerator.wait_for_everyone()  # so that each finds the files
         return steps * self.config.batch / max(seconds, 1e-9)
 
     @contextmanager
@@ -127,14 +118,15 @@ class Run:
         config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items() if name != "out"}
         record = {**self.facts, "config": config, "steps": self.step, "images_seen": self.step * self.config.batch,
                   "minutes": round(self.minutes, 2), "loss": self.loss}
-        for decay, path in _network_files(self.config).items():
-            checkpoints.save_model(path, self.emas[decay], record)
         header = {"unet": self.model.config.to_dict(), "record": record, "minutes": self.minutes}  # JSON keeps floats exactly
-        checkpoints.write_tensors(_state_file(self.config), tensors, header)
+        *networks, state = files(self.config)
+        for path, ema in zip(networks, self.emas.values(), strict=True):
+            checkpoints.save_model(path, ema, record)
+        checkpoints.write_tensors(state, tensors, header)
 
     def _load(self) -> None:
         """Continue from state.safetensors. Raises CheckpointError, and TrainingError for another training's state."""
-        path = _state_file(self.config)
+        path = files(self.config)[-1]
         tensors, header = checkpoints.read_tensors(path)
         try:
             record = header["record"]
@@ -164,12 +156,13 @@ class Run:
 
     def _networks(self) -> dict[str, nn.Module]:
         """The trained network and the averaged ones, by their names in state.safetensors."""
-        return {"model": self.model} | {name: self.emas[decay] for decay, name in _ema_names(self.config).items()}
+        others = {f"ema-{decay:g}": self.emas[decay] for decay in self.config.ema_others}
+        return {"model": self.model, "ema": self.emas[self.config.ema_decay], **others}
 
     def _mend(self) -> str:
         """Advice for a training whose numbers are not finite."""
         out, kept = self.config.out, ""
-        if out is not None and _state_file(self.config).exists():
+        if out is not None and files(self.config)[-1].exists():
             kept = f"The checkpoint in {out} from before is kept; start = {out}/model.safetensors begins another training from it. "
         return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
 

@@ -1,4 +1,5 @@
-"""Preparation of a training: data, start network, schedule, compilation, and the order of the images."""
+"""Preparation of a training: processes, data, start network, schedule, compilation, and the order of the images."""
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,37 +13,59 @@ from .. import checkpoints
 from ..data import DATA, load_data
 from ..data.images import Images
 from ..schedule import NoiseSchedule
-from ..support.machine import seed_of
-from ..unet import PRESETS, UNet, UNetConfig
+from ..support.machine import open_device, seed_of
+from ..unet import PRESETS, UNet
 from .config import DIFFUSERS, TrainConfig
-from .processes import Processes
-from .run import Run, TrainingError
 
 
-def set_up(config: TrainConfig, images: Images | None, resume: bool) -> Run:
-    """Open everything that the loop needs, and the state of the run in config.out where `resume`."""
-    processes = Processes(config)
-    start, started_from, schedule = _open_start(config)
-    unet = start.config if config.preset == DIFFUSERS else PRESETS[config.preset]
+class TrainingError(Exception):
+    """A training that cannot continue or be resumed; the message says why and which files are kept."""
+
+
+def is_first_process() -> bool:
+    """Whether this process, of those that `torchrun` started, writes the files and reports the progress."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_processes(config: TrainConfig):
+    """The `accelerate.Accelerator` of several processes or None for one, this process's device, and its shards of each batch."""
+    processes, accelerator = int(os.environ.get("WORLD_SIZE", 1)), None
+    if processes > 1:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=config.device == "cpu")
+    if config.shards % processes:
+        raise ValueError(f"shards = {config.shards} must be a multiple of the number of processes, {processes}.")
+    device = accelerator.device if accelerator else open_device(config.device)
+    return accelerator, device, range(accelerator.process_index if accelerator else 0, config.shards, processes)
+
+
+def open_images(config: TrainConfig, images: Images | None, start: nn.Module | None) -> Images:
+    """The images to train on, `config.data` by default. Raises ValueError for another size than the network's and for less than a batch."""
+    diffusers = config.preset == DIFFUSERS
+    unet = start.config if diffusers else PRESETS[config.preset]
+    size = "×".join(map(str, unet.shape))
     if images is None:
-        images = _open_data(config, unet)
-    if config.preset == DIFFUSERS and images.pixels.shape[1:] != unet.shape:  # a UNet2DModel takes any size, a `UNet` refuses
-        raise ValueError(f"{config.start} takes pictures of {'×'.join(map(str, unet.shape))}, which {images.name} are not.")
+        if DATA[config.data] != (unet.image_channels, unet.dimensions):
+            fitting = [name for name, preset in PRESETS.items() if (preset.image_channels, preset.dimensions) == DATA[config.data]]
+            raise ValueError(f"{config.start if diffusers else f'the preset {config.preset}'} takes x of {size}, which {config.data} are "
+                             f"not; presets for {config.data}: {', '.join(fitting)}.")
+        images = load_data(config.data, unet.image_size)
+    if diffusers and images.pixels.shape[1:] != unet.shape:  # a UNet2DModel takes any size, a `UNet` refuses
+        raise ValueError(f"{config.start} takes pictures of {size}, which {images.name} are not.")
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
-    model = _new_model(config, start, len(images.classes) if config.label_dropout < 1 else 0)
-    return Run(config, processes, images, schedule, model, started_from, resume)
+    return images
 
 
-def compiled(run: Run) -> nn.Module:
+def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.device) -> nn.Module:
     """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU."""
-    processes, config = run.processes, run.config
-    network = processes.accelerator.prepare(run.model) if processes.accelerator else run.model
-    if run.device.type == "cuda":
+    network = accelerator.prepare(model) if accelerator else model
+    if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # for the whole process: cuDNN times its convolutions once a shape, keeps the fastest
         # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; small presets otherwise wait for each launch.
         # The next pass overwrites the gradients' memory, so one step may have only one pass: one shard, one call of the network.
-        graphs = processes.count == config.shards == 1 and config.reading != "output"
+        graphs = accelerator is None and config.shards == 1 and config.reading != "output"
         network = torch.compile(network, mode="reduce-overhead" if graphs else "default")
     return network
 
@@ -69,16 +92,7 @@ def dropout_seed(model: nn.Module, device: torch.device, seed: int) -> Iterator[
         yield
 
 
-def _open_data(config: TrainConfig, unet: UNetConfig) -> Images:
-    if DATA[config.data] != (unet.image_channels, unet.dimensions):
-        fitting = [name for name, preset in PRESETS.items() if (preset.image_channels, preset.dimensions) == DATA[config.data]]
-        network = config.start if config.preset == DIFFUSERS else f"the preset {config.preset}"
-        raise ValueError(f"{network} takes x of {'×'.join(map(str, unet.shape))}, which {config.data} are not; "
-                         f"presets for {config.data}: {', '.join(fitting)}.")
-    return load_data(config.data, unet.image_size)
-
-
-def _open_start(config: TrainConfig) -> tuple[nn.Module | None, dict | None, NoiseSchedule]:
+def open_start(config: TrainConfig) -> tuple[nn.Module | None, dict | None, NoiseSchedule]:
     """The network named by `start` and its training record, both None without `start`, and the schedule to train with."""
     if config.start is None:
         return None, None, NoiseSchedule.linear(config.T)
@@ -86,21 +100,21 @@ def _open_start(config: TrainConfig) -> tuple[nn.Module | None, dict | None, Noi
     if diffusers and not known and Path(start).suffix != ".safetensors":
         model, schedule = checkpoints.interop().open_pipeline(start, config.T)
         record = {"pipeline": start, "network_sha256": checkpoints.network_hash(model)}
-    elif not known and not Path(start).is_file():
-        raise checkpoints.CheckpointError(f"{start} cannot be read: it is neither a shipped network nor a file such as "
-                                          f"runs/x/model.safetensors; for a pipeline of diffusers set preset = {DIFFUSERS}.")
-    else:
+    elif known or Path(start).is_file():
         model, record = checkpoints.load_model(checkpoints.pretrained_file(start) if known else start)
         if isinstance(model, UNet) == diffusers:
             mend = "the one it was trained as" if diffusers else DIFFUSERS
             raise TrainingError(f"{start} is not a {config.preset} network: set preset to {mend}.")
         schedule = checkpoints.schedule_of(record) if diffusers else NoiseSchedule.linear(config.T)
+    else:
+        raise checkpoints.CheckpointError(f"{start} cannot be read: it is neither a shipped network nor a file such as "
+                                          f"runs/x/model.safetensors; for a pipeline of diffusers set preset = {DIFFUSERS}.")
     if schedule.T != config.T:
         raise TrainingError(f"{start} was trained with T = {schedule.T} timesteps, not {config.T}: set T = {schedule.T}.")
     return model, record, schedule
 
 
-def _new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.Module:
+def new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.Module:
     """The network to train: with weights drawn from the seed, or `start`, which is given class embeddings if it has none."""
     if config.preset == DIFFUSERS:
         return start.requires_grad_(True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..support.progress import bar
 from .config import TrainConfig
 from .loop import TrainRecord, train
-from .processes import is_first_process
+from .setup import is_first_process
 
 
 @dataclass
