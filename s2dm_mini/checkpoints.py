@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .schedule import NoiseSchedule
 from .support.checks import shown
-from .support.files import MAX_HEADER, write_whole
+from .support.files import MAX_HEADER, reason, write_whole
 from .unet import UNet, UNetConfig
 
 _PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # data/checkpoints in a wheel
@@ -87,8 +87,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn
                 model = UNet(UNetConfig(**config))
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not hold a network of this package: {type(error).__name__}, {reason[:300]}") from error
+        raise CheckpointError(f"{path} does not hold a network of this package: {reason(error)}") from error
     record = header.get("record", {})
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} has no record of a training in its header, but {shown(record)}.")

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from ..schedule import MAX_T, NoiseSchedule
 from ..support.checks import check_integer, check_numbers, shown
-from ..support.files import MAX_HEADER
+from ..support.files import MAX_HEADER, reason
 from ..unet import UNet
-from .network import DiffusersDenoiser, model_without_weights, reason, without_weights
+from .network import DiffusersDenoiser, model_without_weights, without_weights
 from .translate import from_diffusers, to_diffusers
 
 MAX_PARAMETERS = 130_000_000  # a training state takes 16 bytes for each, and checkpoints.MAX_BYTES limits it

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..denoisers import Shrunk
 from ..schedule import MAX_T
 from ..support.checks import check_integer, shown
+from ..support.files import reason
 
 SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # names in its configuration, without `self`
 
@@ -151,8 +152,3 @@ def _is_bounded(value: object) -> bool:
     if isinstance(value, list | tuple):
         return len(value) <= 8 and not any(isinstance(part, list | tuple) for part in value) and all(map(_is_bounded, value))
     return value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= MAX_T)
-
-
-def reason(error: Exception) -> str:
-    """An exception of another library in one line."""
-    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}"

@@ -24,6 +24,11 @@ class TakenError(OSError):
     """A file that another process is writing."""
 
 
+def reason(error: Exception) -> str:
+    """Another library's exception in one line of at most 300 characters."""
+    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}"
+
+
 @contextmanager
 def _write_error(path: Path) -> Iterator[None]:
     """Turn any OSError into a WriteError that names the file."""

@@ -70,7 +70,7 @@ class TrainConfig:
             ("clip", self.clip > 0, "above 0"),
             ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
             ("ema_others", all(0 <= decay < 1 for decay in self.ema_others), "decays in [0, 1)"),
-            ("ema_others", len(set(decays)) == len(decays), f"decays that differ in their first six digits, also from ema_decay = {decays[0]}"),
+            ("ema_others", len(set(decays)) == len(decays), f"decays that differ in six digits, also from ema_decay = {decays[0]}"),
             ("steps", self.steps is None or self.steps > 0, "above 0"),
             ("images", self.images is None or self.images > 0, "above 0"),
             ("minutes", self.minutes is None or self.minutes > 0, "above 0"),

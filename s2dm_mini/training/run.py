@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import checkpoints
 from ..data.images import Images, fingerprint
-from ..support.files import sole_writer
+from ..support.files import reason, sole_writer
 from ..support.machine import device_name, git_commit, multiplies_bf16
 from .config import TrainConfig
 from .setup import TrainingError, is_first_process, new_model, open_images, open_processes, open_start
@@ -139,8 +139,7 @@ class Run:
                              for i, weight in enumerate(self.model.parameters()) if f"adam.{i}.step" in tensors}
             self.optimizer.load_state_dict(adam)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise checkpoints.CheckpointError(f"{path} is not the state of a training: {type(error).__name__}, "
-                                              f"{' '.join(str(error).split())[:300]}") from error
+            raise checkpoints.CheckpointError(f"{path} is not the state of a training: {reason(error)}") from error
 
     def _check_same_training(self, path: Path, record: dict) -> None:
         for field in fields(self.config):
