@@ -38,6 +38,7 @@ from s2dm_mini.schedule import NoiseSchedule, timesteps
 from s2dm_mini.study import tables
 from s2dm_mini.study.plan import Group, experiment_of
 from s2dm_mini.support.checks import shown
+from s2dm_mini.support.machine import open_device
 from s2dm_mini.theory import gaussian
 from s2dm_mini.theory.gaussian import gaussian_ddim_variance
 from s2dm_mini.theory.scales import relative_scale, scale_of, scaled
@@ -162,6 +163,7 @@ CASES = {
     "explorer.ends.read_png": Case(read_png, {"png": to_png(PIXELS[0]), "size": 8}),
     "explorer.ends.to_png": Case(to_png, {"pixels": PIXELS[0]}),
     "explorer.ends.shape_picture": Case(shape_picture, {"number": 3}),
+    "support.machine.open_device": Case(open_device, {"name": "cpu"}),
     "explorer.ends.upload": Case(upload, {"name": "a.png", "content": to_png(PIXELS[0])}),
     "training.config.TrainConfig": Case(TrainConfig, {
         "data": "shapes", "preset": "tiny", "skip": 9, "tau": 0.9, "reading": "shared", "weighting": "p2", "only_steps": 10, "T": 100,
@@ -223,7 +225,7 @@ REASONS = {
                      "support.machine.device_name", "unet.UNetConfig.to_dict", "unet.for_sampling", "support.machine.git_commit",
                      "checkpoints.network_hash", "checkpoints.images_seen", "checkpoints.manifest", "checkpoints.zoo",
                      "checkpoints.interop", "checkpoints.schedule_entry", "study.plan.Group.network_path", "study.plan.Group.samples_path",
-                     "support.machine.multiplies_bf16"], _NOTHING),
+                     "support.machine.multiplies_bf16", "support.machine.stamp"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
 MODULES = ("guidance",
@@ -236,7 +238,8 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "theory.optimum": "searches over theory.gaussian",
          "measure.draw": "sample, many times", "measure.classifier": "training, like train",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
-         "explorer.widget": "widgets over explorer.Setting", "training.run": "files", "training.watched": "a bar around train",
+         "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
+         "training.setup": "the arguments of train", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo"),
                          "commands"),

@@ -26,7 +26,7 @@ from ..measure.features import ClassifierFeatures
 from ..measure.references import open_reference, reference
 from ..samplers import sample
 from ..schedule import NoiseSchedule
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from ..theory.scales import scaled
 from . import tables
 
@@ -63,7 +63,7 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
     precision and recall are for the last row only. Raises ValueError for a network without classes and for samples that do not go
     evenly into them.
     """
-    place = torch.device(best_device() if device == "auto" else device)
+    place = open_device(device)
     network, record = open_network(checkpoint, place)
     config, schedule, classes = record["config"], checkpoints.schedule_of(record), network.config.classes
     if not classes:

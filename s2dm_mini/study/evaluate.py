@@ -15,7 +15,7 @@ from ..measure.features import open_features
 from ..measure.references import open_reference
 from ..samplers import SAMPLERS
 from ..support.files import write_whole
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from ..unet import for_sampling
 from . import tables
 
@@ -26,7 +26,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
 
     seconds counts the sampling only. Distances are nan where the samples are too few for them.
     """
-    place = torch.device(best_device() if device == "auto" else device)
+    place = open_device(device)
     network, record = open_network(checkpoint, place)
     extract = open_features(features, place)
     config, schedule = record["config"], checkpoints.schedule_of(record)
@@ -65,7 +65,7 @@ def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddi
     """Draw n images (or signals, as curves) from a checkpoint, side by side, into one PNG; returns a sentence on what it took."""
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
-    place = torch.device(best_device() if device == "auto" else device)
+    place = open_device(device)
     network, record = open_network(checkpoint, place)
     schedule, shape = checkpoints.schedule_of(record), network.config.shape
     start = time.perf_counter()

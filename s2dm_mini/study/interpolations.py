@@ -18,7 +18,7 @@ from ..measure.features import open_features
 from ..measure.metrics import frechet_distance
 from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_features, path_measures, round_trip, strips
 from ..schedule import NoiseSchedule
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from . import tables
 
 
@@ -55,7 +55,7 @@ def compare_interpolations(names: Sequence[str], against: str, way: str = "slerp
     """
     if not names:
         raise ValueError("name at least one network to measure.")
-    place = torch.device(best_device() if device == "auto" else device)
+    place = open_device(device)
     extract, pictures = open_features(features, place), cifar10("test").pixels[:pairs].to(place) if real else None
 
     def measured(name: str, its_way: str) -> tuple[dict[str, Tensor], MeanOverPairs, str, float]:

@@ -27,7 +27,7 @@ from ..measure.references import Reference, reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
 from ..support.files import sole_writer
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from ..support.progress import bar
 from ..theory.gaussian import cifar10_eigenvalues, gaussian_variance
 from ..theory.scales import scale_of, scaled
@@ -73,7 +73,7 @@ def train_network(size: str, group: Group, out: Path, device: str = "auto") -> b
 
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
     """Draw the samples that the table lacks, one file of pixels (N, C, H, W) uint8 for each step count; what is there is kept."""
-    place, experiment = torch.device(best_device() if device == "auto" else device), experiment_of(size)
+    place, experiment = open_device(device), experiment_of(size)
     network, record = open_network(str(group.network_path(size, out)), place)
     schedule = checkpoints.schedule_of(record)
     # In full precision on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.

@@ -18,7 +18,7 @@ from ..denoisers import GaussianDenoiser, Shrunk
 from ..losses import shrinkage
 from ..measure.draw import draw
 from ..schedule import NoiseSchedule
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from ..training.loop import train
 from ..unet import UNet
 from . import tables
@@ -82,7 +82,7 @@ def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm5
 
     Everything of one seed starts from the same noise. Returns the rows.
     """
-    place = torch.device(best_device() if device == "auto" else device)
+    place = open_device(device)
     schedule, real, rows = NoiseSchedule.linear(), signals.waves(5_000, seed=1), []
     networks = {setting: fine_tuned(setting, seed, images, str(place)) for setting in ("l0", *settings)}
     denoisers = {(setting, "trained"): network for setting, network in networks.items()}

@@ -23,7 +23,7 @@ from ..measure.draw import draw
 from ..measure.features import open_features
 from ..measure.references import open_reference
 from ..samplers import SAMPLERS
-from ..support.machine import best_device, device_name, git_commit
+from ..support.machine import device_name, git_commit, open_device
 from ..theory.scales import fit_line, line, scale_of
 from . import tables
 
@@ -42,7 +42,7 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
 
     if held_out < 2:
         raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
-    commit, place = git_commit(), torch.device(best_device() if device == "auto" else device)
+    commit, place = git_commit(), open_device(device)
     network, record = open_network(checkpoint, place)
     schedule, extract = checkpoints.schedule_of(record), open_features(features, place)
     given = {name: scale_of(name, schedule) for name in against}
