@@ -43,6 +43,7 @@ class TrainConfig:
     shards: int = 1  # parts of a batch, computed one after another and shared among the processes
     log_every: int = 10  # steps
     save_minutes: float = 3.0
+    keep_images: tuple[int, ...] = ()  # after so many images the averaged network is kept, as model-at-IMAGES.safetensors
     start: str | None = None  # to fine-tune: a shipped name or a checkpoint; with preset diffusers a pipeline's folder or hub name
     out: Path | None = None  # folder for checkpoints
 
@@ -80,6 +81,7 @@ class TrainConfig:
             ("shards", self.shards >= 1 and self.batch % self.shards == 0, f"a divisor of batch = {self.batch}"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("save_minutes", self.save_minutes >= 0, "at least 0"),
+            ("keep_images", all(n > 0 for n in self.keep_images), "numbers of images above 0"),
         ):
             if not holds:
                 raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")

@@ -2,10 +2,11 @@
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from .config import TrainConfig
 from .setup import TrainingError, is_first_process, new_model, open_images, open_processes, open_start
 
 # Settings that may change when a run is resumed.
-FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "out")
+FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "keep_images", "out")
 
 
 def files(config: TrainConfig) -> list[Path]:
@@ -57,6 +58,8 @@ class Run:
         self.emas = {decay: copy.deepcopy(self.model).eval().requires_grad_(False) for decay in (config.ema_decay, *config.ema_others)}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
         self.step, self.minutes, self.loss = 0, 0.0, math.nan
+        self.history: list[list[float]] = []  # a row a save: images seen, mean loss since the last save, minutes
+        self.losses: list[float] = []  # of the records since the last save
         if resume:
             self._load()
         self.logged_step, self.tick = self.step, time.monotonic()
@@ -83,10 +86,12 @@ class Run:
         if not math.isfinite(self.loss):
             raise TrainingError(f"the loss became {self.loss} between steps {self.logged_step} and {self.step}; training stops. "
                                 f"{self._mend()}")
+        self.losses.append(self.loss)
+        passed = [n for n in self.config.keep_images if self.logged_step < n / self.config.batch <= self.step]
         self.logged_step, self.tick = self.step, time.monotonic()
         finished = self.progress() >= 1
-        if finished or self.tick - self.saved_at >= 60 * self.config.save_minutes:
-            self.save()
+        if finished or passed or self.tick - self.saved_at >= 60 * self.config.save_minutes:
+            self.save(keep=passed)
             self.saved_at = time.monotonic()
         if finished and self.accelerator:
             self.accelerator.wait_for_everyone()  # so that each finds the files
@@ -102,11 +107,11 @@ class Run:
             raise
         self.tick = time.monotonic()
 
-    def save(self) -> None:
+    def save(self, keep: Sequence[int] = ()) -> None:
         """Write the averaged networks (fp16, to use), then state.safetensors (full precision, to resume from).
 
-        Network first: if killed between the writes, the run resumes from the older state and writes both again. Raises TrainingError
-        for weights that are not finite.
+        Network first: if killed between the writes, the run resumes from the older state and writes both again. keep: also write
+        the first averaged network under these numbers of images. Raises TrainingError for weights that are not finite.
         """
         if self.config.out is None or not is_first_process():
             return
@@ -116,12 +121,18 @@ class Run:
         if not all(bool(value.isfinite().all()) for value in tensors.values()):  # the last step can spoil them after a finite loss
             raise TrainingError(f"the weights are not finite after step {self.step}; training stops. {self._mend()}")
         config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items() if name != "out"}
-        record = {**self.facts, "config": config, "steps": self.step, "images_seen": self.step * self.config.batch,
-                  "minutes": round(self.minutes, 2), "loss": self.loss}
+        seen = self.step * self.config.batch
+        if self.losses:
+            self.history.append([seen, round(fmean(self.losses), 5), round(self.minutes, 2)])
+            self.losses = []
+        record = {**self.facts, "config": config, "steps": self.step, "images_seen": seen, "minutes": round(self.minutes, 2),
+                  "loss": self.loss, "history": self.history}
         header = {"unet": self.model.config.to_dict(), "record": record, "minutes": self.minutes}  # JSON keeps floats exactly
         *networks, state = files(self.config)
         for path, ema in zip(networks, self.emas.values(), strict=True):
             checkpoints.save_model(path, ema, record)
+        for n in keep:
+            checkpoints.save_model(state.with_name(f"model-at-{n}.safetensors"), self.emas[self.config.ema_decay], record)
         checkpoints.write_tensors(state, tensors, header)
 
     def _load(self) -> None:
@@ -132,6 +143,7 @@ class Run:
             record = header["record"]
             self._check_same_training(path, record)
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
+            self.history = record.get("history", [])
             for name, network in self._networks().items():
                 network.load_state_dict({key: tensors[f"{name}.{key}"] for key in network.state_dict()})
             adam = self.optimizer.state_dict()

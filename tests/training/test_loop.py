@@ -227,6 +227,26 @@ def test_several_averages_side_by_side(small, tmp_path):
             assert facts["steps"] == 7 and all(a.equal(b) for a, b in zip(network.state_dict().values(), rounded, strict=True))
 
 
+def test_a_run_keeps_its_history_and_the_networks_on_the_way(small, tmp_path):
+    """After 16 and 40 images, in 2 and 5 steps of 8; the run is stopped after step 3 and resumed."""
+    config = replace(BASE, keep_images=(15, 40), out=tmp_path)
+    records = train(config, small)
+    before = [next(records) for _ in range(3)]
+    records.close()
+    assert not (tmp_path / "model-at-40.safetensors").exists()
+    after = list(train(config, small, resume=True))
+    for n, step in ((15, 2), (40, 5)):
+        assert load_model(tmp_path / f"model-at-{n}.safetensors")[1]["steps"] == step
+    history = load_model(tmp_path / "model.safetensors")[1]["history"]
+    losses = [record.loss for record in before + after]
+    assert [row[0] for row in history] == [16, 24, 40, 56]
+    means = [sum(losses[:2]) / 2, losses[2], sum(losses[3:5]) / 2, sum(losses[5:]) / 2]
+    assert [row[1] for row in history] == pytest.approx(means, abs=1e-5)
+    assert history == state(tmp_path)[1]["record"]["history"]
+    with pytest.raises(ValueError, match="keep_images must be numbers of images above 0"):
+        replace(config, keep_images=(0,))
+
+
 @pytest.mark.parametrize(("flags", "precision"), [("fpu sse avx512f avx512_bf16", "bf16"), ("fpu amx_bf16 amx_tile", "bf16"),
                                                   ("fpu sse avx512f", "fp32"), (None, "fp32")])
 def test_a_cpu_trains_in_bf16_where_it_multiplies_it(small, monkeypatch, tmp_path, flags, precision):
@@ -353,7 +373,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(small, monkeypatch, tmp_path, dr
     assert {name.split(".")[0] for name in ours} == {"model", "ema", "adam"}
     assert same(ours, theirs)
     assert (resumed.step, resumed.loss, resumed.images_seen) == (record.step, record.loss, record.images_seen)
-    assert {**our_header["record"], "minutes": 0} == {**their_header["record"], "minutes": 0}
+    apart = {"minutes": 0, "history": []}  # the clock's, and a row more where the run was saved more often
+    assert {**our_header["record"], **apart} == {**their_header["record"], **apart}
     assert resumed.minutes > 0
     assert same(load_model(parts.out / "model.safetensors")[0].state_dict(), load_model(whole.out / "model.safetensors")[0].state_dict())
 
