@@ -147,7 +147,6 @@ CASES = {
     "measure.metrics.kernel_distance": Case(metrics.kernel_distance, {
         "real": FEATURES, "x": FEATURES + 1, "subsets": 2, "subset_size": 4, "seed": 0}),
     "measure.metrics.precision_recall": Case(metrics.precision_recall, {"real": FEATURES, "x": FEATURES + 1, "k": 3}),
-    "measure.metrics.estimate": Case(metrics.estimate, {"values": FEATURES}),
     "data.images.to_unit_range": Case(data.to_unit_range, {"pixels": PIXELS}),
     "data.images.to_pixels": Case(data.to_pixels, {"x": X}, ("x",)),
     "data.images.random_flip": Case(data.random_flip, {"x": PIXELS, "generator": None}),
@@ -199,7 +198,7 @@ REASONS = {
                      "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead",
                      "theory.gaussian.check_deterministic"], _PARTS),
     **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
-                     "measure.metrics.Estimate", "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
+                     "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
                      "explorer.plane.Plane", "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment",
                      "theory.scales.Fit"], _RECORD),
     **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",

@@ -12,12 +12,14 @@ import textwrap
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
 from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
 
 sys.path.insert(0, str(Path(__file__).parent))
 from docstrings import to_rest
 from formulas import to_mathml
+from rooms import ROOT, picture
 
 project = "S²-DM, small and readable"
 html_title = project
@@ -89,6 +91,35 @@ class OnlyPages(SphinxTransform):
                 link.replace_self(link.children)
 
 
+class Rooms(Directive):
+    """The picture of the package's rooms, drawn from its code, inside the page."""
+
+    def run(self) -> list[nodes.Node]:
+        svg = picture()
+        label = '<svg role="img" aria-label="The rooms of the package and their imports" '
+        return [nodes.raw("", f'<div class="rooms">{svg[svg.index("<svg"):].replace("<svg ", label, 1)}</div>', format="html")]
+
+
+def insert_modules(app, docname, source) -> None:
+    """Replace the comment `modules: data plots` of a page by a section for each module of these rooms."""
+    source[0] = re.sub(r"<!-- modules: (.*) -->", lambda found: "\n".join(map(section, modules_of(found[1].split()))), source[0])
+
+
+def modules_of(rooms: list[str]) -> list[str]:
+    """Dotted names of the modules in these rooms, the folder itself before its files; a folder without a docstring is left out."""
+    found = []
+    for room in rooms:
+        files = sorted((ROOT / "s2dm_mini" / room).glob("*.py")) or [ROOT / "s2dm_mini" / f"{room}.py"]
+        names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files if path.read_text()]
+        found += sorted(names)
+    return found
+
+
+def section(module: str) -> str:
+    options = "   :members:\n   :ignore-module-all:\n"
+    return f"## {module.removeprefix('s2dm_mini.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n"
+
+
 def leave_drafts_out(app, config) -> None:
     """A notebook that says it is a draft has no outputs yet: there is nothing to show."""
     for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]_*.ipynb"):
@@ -138,7 +169,9 @@ def display_mathml(writer, node) -> None:
 def setup(app) -> None:
     app.add_transform(HtmlAnchors)
     app.add_transform(OnlyPages)
+    app.add_directive("rooms", Rooms)
     app.connect("config-inited", leave_drafts_out)
+    app.connect("source-read", insert_modules)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", leave_foreign_members_out)

@@ -4,15 +4,10 @@
     fit = fit_line(distance, evaluations=24)        # distance(scale) for scale (T,), exact or noisy
     best = Shrunk(network, line(*fit.line))
 
-The search varies ε/λ_t with λ_t = λ_first + (λ_last − λ_first)·t/(T − 1), a straight line in t, for three reasons:
-
-- This is Epsilon Scaling as Ning et al. (ICLR 2024) propose it, λ_t = k·t + b, and a constant if λ_first = λ_last.
-- It contains S²-DM to first order: 1/s_t = 1 + c_t²·(1−τ)/τ with c_t² ≈ skip·β_t (notebook 07), and the linear schedule's β_t is a
-  straight line. With τ = 0.99 the nearest line misses 1/s_t by at most 0.00004 for skip 9 and 0.0014 for skip 49, where t ≥ skip.
-- The family (skip, τ) contains neither a constant nor a λ_t below 1, and up to skip 50 it is nearly the one number skip·(1−τ)/τ
-  (notebook 02, section 8, compares the families for CIFAR-10's covariance).
-
-`optimum` finds the best of wider families, by gradient, for data whose distance is exact.
+The search varies ε/λ_t with λ_t a straight line in t. This is Epsilon Scaling as Ning et al. (ICLR 2024) propose it, and it contains
+S²-DM to first order: 1/s_t = 1 + c_t²·(1−τ)/τ with c_t² ≈ skip·β_t (notebook 07), and the linear schedule's β_t is a straight line. With
+τ = 0.99 the nearest line misses 1/s_t by at most 0.00004 for skip 9 and 0.0014 for skip 49, where t ≥ skip. Notebook 02, section 8,
+compares the families. `optimum` finds the best of wider families, by gradient, for data whose distance is exact.
 """
 import math
 import re
