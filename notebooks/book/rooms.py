@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = ("latents", "losses", "unet", "samplers", "denoisers", "schedule")
+CORE = ("latents", "guidance", "losses", "unet", "samplers", "denoisers", "schedule")
 WIDTH, HEIGHT, RIGHT, DOWN = 1.1, 0.3, 0.62, 0.42  # of a box, and from one to the next, in inches
 INK, LINE, TINT, BAND = "#1f2933", "#7b8794", "#cfe3f7", "#f4f5f7"
 ARROW = {"arrowstyle": "-|>", "color": LINE, "linewidth": 1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}

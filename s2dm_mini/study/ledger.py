@@ -143,7 +143,7 @@ def predict(size: str, table: Path | None = None) -> list[dict]:
     schedule, v, seen, found = NoiseSchedule.linear(), cifar10_eigenvalues(), set(), []
     for group in bar("predicting", iterable=experiment_of(size).groups()):
         factor = theoretical_scale(group, schedule)
-        if SAMPLERS[group.sampler].order == 0 or factor is None:
+        if not SAMPLERS[group.sampler].deterministic or factor is None:
             continue
         for steps in group.steps:
             where = (group.sampler, steps, group.spacing)

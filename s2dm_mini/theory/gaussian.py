@@ -101,5 +101,5 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
 def check_deterministic(sampler: str) -> None:
     """Raise ValueError for an unknown sampler and for one that adds noise."""
     check_name("sampler", sampler, SAMPLERS)
-    if SAMPLERS[sampler].order == 0:
+    if not SAMPLERS[sampler].deterministic:
         raise ValueError(f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim.")
