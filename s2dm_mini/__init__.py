@@ -18,8 +18,8 @@ __all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PR
 
 
 def explore(**setting):
-    """The latent explorer as a notebook widget; keywords as in `strips.Setting`, such as skip=49, tau=0.9, steps=20."""
+    """The latent explorer as a notebook widget; keywords as in `explorer.setting.Setting`, such as skip=49, tau=0.9, steps=20."""
     from .explorer.setting import Setting
-    from .explorer.widget import Explorer  # here, because ipywidgets take their time to import
+    from .explorer.widget import Explorer  # here, because ipywidgets is slow to import
 
     return Explorer(Setting(**setting))

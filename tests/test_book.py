@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "notebooks" / "book"
 sys.path.insert(0, str(CONF))
+import rooms  # noqa: E402
 from docstrings import to_rest  # noqa: E402
 from formulas import to_mathml  # noqa: E402
 
@@ -80,18 +82,50 @@ def test_search_finds_words_of_notebooks_and_names_of_the_library(book):
     assert (book / "search.html").exists()
 
 
-def test_the_reference_has_every_module_and_the_key_functions(book):
+def test_the_reference_has_every_module_once_and_the_key_functions(book):
     pages = {page.stem: page.read_text() for page in book.glob("notebooks/book/api_*.html")}
     whole = "".join(pages.values())
     for name in ("samplers.sample", "samplers.trajectory", "losses.s2dm_loss", "losses.shrinkage", "schedule.NoiseSchedule.linear",
-                 "train.TrainConfig", "unet.UNet", "metrics.frechet_distance"):
+                 "training.config.TrainConfig", "unet.UNet", "measure.metrics.frechet_distance"):
         assert f'id="s2dm_mini.{name}"' in whole, f"the reference lacks {name}"
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if not module.endswith(("__main__", "s2dm_mini")):
-            assert f'id="module-{module}"' in whole, f"{module} is on no page of the reference: add it to one of notebooks/book/api_*.md"
-    assert "‖ε₁ − c_t·f‖²" in html.unescape(pages["api_loss"])  # a table of the docstring, as typed
-    assert "weight of L_0; 1 trains the baseline" in html.unescape(pages["api_network"])  # what a field means
+        if path.read_text() and not module.endswith(("__main__", "s2dm_mini")):
+            places = whole.count(f'id="module-{module}"')
+            assert places == 1, f"{module} is on {places} pages of the reference: name its room in one of notebooks/book/api_*.md"
+    assert "‖ε₁ − c_t·f‖²" in html.unescape(pages["api_core"])  # a table of the docstring, as typed
+    assert "weight of L_0; 1 trains the baseline" in html.unescape(pages["api_training"])  # what a field means
+
+
+def imports_by_another_tool() -> set[tuple[str, str]]:
+    """(room, room it imports), as import-linter's own reader of imports sees them."""
+    graph = grimp.build_graph("s2dm_mini", cache_dir=None)
+    modules = {room: {room, *graph.find_descendants(room)} for room in graph.find_children("s2dm_mini")}
+    return {(a.removeprefix("s2dm_mini."), b.removeprefix("s2dm_mini.")) for a in modules for b in modules
+            if a != b and any(graph.direct_import_exists(importer=one, imported=other) for one in modules[a] for other in modules[b])}
+
+
+def test_the_picture_of_the_house_shows_every_room_and_every_import(book):
+    places = {path.stem for path in (ROOT / "s2dm_mini").iterdir() if path.suffix == ".py" or list(path.glob("*.py"))} - {"__init__"}
+    order = [room for layer in rooms.layers() for room in layer]
+    assert sorted(order) == sorted(places)
+    found = rooms.arrows()
+    assert found == imports_by_another_tool()
+    layer_of = {room: i for i, layer in enumerate(rooms.layers()) for room in layer}
+    assert all(layer_of[a] < layer_of[b] for a, b in found), "arrows run down"
+    assert set(rooms.CORE) <= places
+    for svg in (rooms.picture(), (book / "notebooks" / "book" / "house.html").read_text()):
+        assert re.findall(r'id="room-([\w-]+)"', svg) == order
+        assert set(re.findall(r'id="(\w+)-imports-(\w+)"', svg)) == found
+
+
+def test_the_way_in_names_files_that_are_there():
+    text = (ROOT / "s2dm_mini" / "README.md").read_text()
+    assert len(text.splitlines()) <= 60
+    for file in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert "NAME" in file or any((ROOT / place / file).exists() for place in ("s2dm_mini", "s2dm_mini/samplers", ".")), file
+    for name in re.findall(r"`([A-Z]{4,})`", text):
+        assert any(f"\n{name}" in path.read_text() for path in (ROOT / "s2dm_mini").rglob("*.py")), name
 
 
 def assert_no_solution(book: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sphinx's settings for the book: `make book`. Nothing is executed: pages show the notebooks' stored outputs.
+"""Sphinx's settings for the book: `make book`. Nothing is executed; pages show the stored outputs of the notebooks.
 
 The source folder is the repository's root, so that links such as ../data/checkpoints/README.md mean the same here and there.
 """
@@ -12,12 +12,14 @@ import textwrap
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
 from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
 
 sys.path.insert(0, str(Path(__file__).parent))
 from docstrings import to_rest
 from formulas import to_mathml
+from rooms import ROOT, picture
 
 project = "S²-DM, small and readable"
 html_title = project
@@ -26,7 +28,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 
 root_doc = "notebooks/book/index"
 include_patterns = ["notebooks/book/*.md", "notebooks/[0-9][0-9]_*.ipynb", "data/checkpoints/README.md", "notebooks/labs/README.md"]
-# Folders that Sphinx need not walk through. The labs' own notebooks hold solutions: only their README is a page.
+# Folders without pages. The labs' notebooks hold solutions: only their README is a page.
 exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs/*.ipynb", "notebooks/labs/*/*"]
 
 nb_execution_mode = "off"
@@ -38,7 +40,7 @@ html_math_renderer = "mathml"
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # else every forward() repeats torch's
-autodoc_preserve_defaults = True  # defaults as the code has them, not as they came out on this machine
+autodoc_preserve_defaults = True  # defaults as the code writes them, not their values on this machine
 add_module_names = False
 maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
@@ -46,7 +48,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
-html_additional_pages = {"index": "to_start.html"}  # the start page lies two folders down; this leads there
+html_additional_pages = {"index": "to_start.html"}  # a redirect to the start page, two folders down
 templates_path = ["templates"]
 html_show_sphinx = False
 html_show_copyright = False
@@ -59,9 +61,9 @@ LONG_TYPES = {
 
 
 class HtmlAnchors(SphinxTransform):
-    """Make `<a id="question-4"></a>`, which JupyterLab and GitHub understand, a target that links are checked against.
+    """Make `<a id="question-4"></a>`, which JupyterLab and GitHub understand, a target that Sphinx checks links against.
 
-    It joins the headings of its page: a link to #question-4 means this page, never another one that has such an anchor.
+    The target belongs to its page, like a heading: a link to #question-4 never leads to another page.
     """
 
     default_priority = 800  # before links are resolved
@@ -71,7 +73,7 @@ class HtmlAnchors(SphinxTransform):
         for raw in list(self.document.findall(nodes.raw)):
             found = re.match(r'<a id="([\w-]+)">', raw.astext())
             if found and found[1] in anchors:
-                raw.parent.remove(raw)  # a heading of that name is such a target already
+                raw.parent.remove(raw)  # a heading has this name already
             elif found:
                 raw.replace_self(nodes.target("", "", ids=[found[1]]))
                 anchors[found[1]] = (raw.line, found[1], "")
@@ -79,7 +81,7 @@ class HtmlAnchors(SphinxTransform):
 
 
 class OnlyPages(SphinxTransform):
-    """A link to a notebook that is there but is no page, a draft or a lab's master, becomes plain words."""
+    """Replace links to notebooks that are not pages, drafts and labs' masters, by their words."""
 
     default_priority = 800
 
@@ -89,15 +91,44 @@ class OnlyPages(SphinxTransform):
                 link.replace_self(link.children)
 
 
+class Rooms(Directive):
+    """The picture of the package's rooms, drawn from its code, inside the page."""
+
+    def run(self) -> list[nodes.Node]:
+        svg = picture()
+        label = '<svg role="img" aria-label="The rooms of the package and their imports" '
+        return [nodes.raw("", f'<div class="rooms">{svg[svg.index("<svg"):].replace("<svg ", label, 1)}</div>', format="html")]
+
+
+def insert_modules(app, docname, source) -> None:
+    """Replace the comment `modules: data plots` of a page by a section for each module of these rooms."""
+    source[0] = re.sub(r"<!-- modules: (.*) -->", lambda found: "\n".join(map(section, modules_of(found[1].split()))), source[0])
+
+
+def modules_of(rooms: list[str]) -> list[str]:
+    """Dotted names of the modules in these rooms, the folder itself before its files; a folder without a docstring is left out."""
+    found = []
+    for room in rooms:
+        files = sorted((ROOT / "s2dm_mini" / room).glob("*.py")) or [ROOT / "s2dm_mini" / f"{room}.py"]
+        names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files if path.read_text()]
+        found += sorted(names)
+    return found
+
+
+def section(module: str) -> str:
+    options = "   :members:\n   :ignore-module-all:\n"
+    return f"## {module.removeprefix('s2dm_mini.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n"
+
+
 def leave_drafts_out(app, config) -> None:
-    """A notebook that says it is a draft has no outputs yet: there is nothing to show."""
+    """Leave out notebooks marked as drafts, which have no outputs yet."""
     for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]_*.ipynb"):
         if json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft"):
             config.exclude_patterns.append(f"notebooks/{path.name}")
 
 
 def read_docstring(app, what, name, obj, options, lines) -> None:
-    # The indentation of a module's docstring means what it says; autodoc takes some of it away where all but the first line have it.
+    # autodoc removes indentation that all lines but the first share; in a module's docstring it is code.
     lines[:] = to_rest(obj.__doc__.splitlines() if what == "module" and obj.__doc__ else lines)
     fields = fields_as_written(obj) if dataclasses.is_dataclass(obj) else []
     if fields:
@@ -105,7 +136,7 @@ def read_docstring(app, what, name, obj, options, lines) -> None:
 
 
 def fields_as_written(cls: type) -> list[str]:
-    """The lines of a dataclass that define its fields: what a field means stands there in comments, which a signature would lose."""
+    """The lines of a dataclass that define its fields, with the comments that say their meaning."""
     source = textwrap.dedent(inspect.getsource(cls))
     fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
     return textwrap.dedent("\n".join(source.splitlines()[fields[0].lineno - 1:fields[-1].end_lineno])).splitlines() if fields else []
@@ -120,7 +151,7 @@ def shorten_signature(app, what, name, obj, options, signature, returns):
 
 
 def leave_foreign_members_out(app, what, name, obj, skip, options):
-    """What a base class of another package made, such as a Figure's set() or a tuple's numbered fields, is not documented here."""
+    """Leave out members that come from another package, such as set() of a Figure, and the numbered fields of a tuple."""
     foreign = not (getattr(obj, "__module__", None) or "s2dm_mini").startswith("s2dm_mini")
     return True if foreign or str(obj.__doc__).startswith("Alias for field number") else None
 
@@ -138,7 +169,9 @@ def display_mathml(writer, node) -> None:
 def setup(app) -> None:
     app.add_transform(HtmlAnchors)
     app.add_transform(OnlyPages)
+    app.add_directive("rooms", Rooms)
     app.connect("config-inited", leave_drafts_out)
+    app.connect("source-read", insert_modules)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", leave_foreign_members_out)

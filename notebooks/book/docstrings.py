@@ -1,7 +1,7 @@
-"""From the package's docstrings, plain prose with names in backticks, to the reStructuredText that autodoc reads.
+"""Translate the package's docstrings, plain prose with names in backticks, into the reStructuredText that autodoc reads.
 
-Prose keeps its paragraphs; what stands in backticks becomes code; indented lines, and paragraphs laid out in columns, stay as
-they are typed. Everything that reST would take for markup, such as |x|, x_ or *, is escaped.
+Paragraphs stay paragraphs; words in backticks become code; indented lines and paragraphs in columns stay as typed. Characters that reST
+takes for markup, such as |x|, x_ or *, are escaped.
 """
 import re
 from itertools import groupby
@@ -18,7 +18,7 @@ def to_rest(docstring: list[str]) -> list[str]:
 
 
 def _blocks(lines: list[str]) -> list[tuple[bool, list[str]]]:
-    """Paragraphs, each with whether it is to be left as typed. Neighbours that are become one, blank lines between included."""
+    """(stays as typed, lines) of each paragraph. Neighbours that stay as typed become one, with the blank line between them."""
     blocks: list[tuple[bool, list[str]]] = []
     for kind, run in groupby(lines, key=lambda line: "blank" if not line.strip() else "indented" if line[0] == " " else "prose"):
         block = list(run)
@@ -37,9 +37,9 @@ def _prose(text: str) -> str:
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"([\\*`|_])", r"\\\1", parts[i])
     for i in range(1, len(parts), 2):
-        before = "\\ " if re.search(r"\S$", parts[i - 1]) else ""  # reST wants code set off; an escaped space leaves no gap
+        before = "\\ " if re.search(r"\S$", parts[i - 1]) else ""  # reST needs space around code; an escaped space leaves no gap
         after = "\\ " if re.match(r"\S", parts[i + 1]) else ""
         parts[i] = f"{before}``{parts[i]}``{after}"
     text = "".join(parts)
-    text = re.sub(r"::$", r":\\:", text)  # else what follows would be taken for code
-    return re.sub(r"^(?=[-+•.:=~^#>]|\w{1,3}[.)] )", r"\\", text)  # else a list, a comment or a rule would begin
+    text = re.sub(r"::$", r":\\:", text)  # else reST takes the next paragraph for code
+    return re.sub(r"^(?=[-+•.:=~^#>]|\w{1,3}[.)] )", r"\\", text)  # else reST begins a list, a comment or a rule

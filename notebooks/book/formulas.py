@@ -1,4 +1,4 @@
-"""TeX to MathML, which browsers draw by themselves: the book needs no script from the network, and none of its own, for formulas."""
+"""Translate TeX into MathML, which browsers draw without any script."""
 import re
 import unicodedata
 
@@ -9,18 +9,18 @@ ALPHABETS = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "fraktur": "F
 
 def to_mathml(tex: str, display: str = "inline") -> str:
     """One formula as a <math> element. display: inline or block."""
-    mathml = convert(tex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # \sim is a relation, set with space
+    mathml = convert(tex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # \sim is a relation, with space around it
     mathml = re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<mi>)", r'\1<mspace width="0.167em" />', mathml)  # log p, not logp
     return re.sub(r'<m[io] mathvariant="([a-z-]+)">(.)</m[io]>', _letter, mathml)
 
 
 def _letter(found: re.Match) -> str:
-    """𝔼 for a double-struck E and so on: browsers no longer heed the attribute, but Unicode has the letters."""
+    """The Unicode letter, such as 𝔼 for a double-struck E; browsers ignore the attribute mathvariant."""
     variant, letter = found.groups()
     if variant not in ALPHABETS or not letter.isascii():
         return found[0]
     name = f"{ALPHABETS[variant]} {unicodedata.name(letter).removeprefix('LATIN ').replace('LETTER ', '')}"
-    for full in (f"MATHEMATICAL {name}", name):  # ℝ, ℒ and a few others are older, and have no MATHEMATICAL in their names
+    for full in (f"MATHEMATICAL {name}", name):  # ℝ, ℒ and a few others have no MATHEMATICAL in their names
         try:
             return f"<mi>{unicodedata.lookup(full)}</mi>"
         except KeyError:

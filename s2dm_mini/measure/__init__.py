@@ -1,0 +1,1 @@
+"""Measures of samples: draw them, turn pictures into features, compare sets of features, judge paths, and know the errors."""

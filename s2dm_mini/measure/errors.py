@@ -10,7 +10,7 @@ from ..support.checks import check_numbers, check_values
 
 @dataclass(frozen=True)
 class MeanOverPairs:
-    """A mean over pairs with its standard error."""
+    """A mean over n pairs with its standard error."""
 
     mean: float
     error: float
@@ -18,7 +18,7 @@ class MeanOverPairs:
 
     @classmethod
     def of(cls, values: Tensor) -> "MeanOverPairs":
-        """From one value a pair, (P,)."""
+        """From one value a pair, (P,). The error of a single pair is nan."""
         check_values("values", values, "(P,)")
         values = values.double()
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
@@ -29,12 +29,12 @@ class MeanOverPairs:
 
     @property
     def clear(self) -> bool:
-        """Further from 0 than two standard errors: only then is a difference called one."""
-        return abs(self.mean) > 2 * self.error
+        """Whether the 95 % interval excludes 0: only then is a difference called one."""
+        return is_clear(self.mean, (self.error, self.n - 1))
 
 
 def jackknife_error(left_out: Sequence[float]) -> float:
-    """The standard error of a statistic, from its values with one of so many equal blocks of the data left out at a time."""
+    """Standard error of a statistic, from its values with one of equally large blocks of the data left out at a time."""
     values = check_numbers("left_out", left_out)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"left_out must be at least two numbers in a row, not {tuple(values.shape)}.")
@@ -46,13 +46,15 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2
 
 
 def is_clear(mean: float, *errors: tuple[float, int]) -> bool:
-    """Whether a mean is further from 0 than Student's t allows for its errors (standard error, degrees of freedom), independent ones.
+    """Whether a mean differs from 0 at the 5 % level of Student's t. False if an error is unknown, nan.
 
-    The degrees of freedom of all together are Welch and Satterthwaite's. Never with an error that is not known, nan.
+    errors: independent (standard error, degrees of freedom), combined as Welch and Satterthwaite do.
     """
     known = [(error, freedom) for error, freedom in errors if error != 0]
     total = math.hypot(*(error for error, _ in known))
     if not known or math.isnan(total):
         return mean != 0 and not known
     freedom = int(total**4 / sum(error**4 / freedom for error, freedom in known))
-    return abs(mean) > T_QUANTILES[min(freedom, len(T_QUANTILES)) - 1] * total
+    # Above 17 degrees of freedom by the expansion of Abramowitz and Stegun, 26.7.5, which is right to 0.001.
+    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.95996 + 2.3723 / freedom + 2.8225 / freedom**2
+    return abs(mean) > quantile * total

@@ -1,11 +1,11 @@
-"""What distances between sets of pictures are measured in: features (N, D) of pixels (N, 3, H, W) uint8.
+"""Features (N, D) of pictures (N, 3, H, W) uint8, in which distances between sets of pictures are measured.
 
     features = ClassifierFeatures()          # the package's own classifier, works offline: 256 features
-    features = InceptionFeatures()           # what the literature calls FID rests on these: 2,048 features
+    features = InceptionFeatures()           # FID in the literature uses these: 2,048 features
     features = InceptionFeatures("inception-2015-12-05.pt")  # the same from a TorchScript file
 
-Each has a `name`, which stands beside every distance measured in it, and a `hash` of its weights, so that statistics of a data
-set are never compared with features of another network.
+Each has a `name`, stated beside every distance, and a `hash` of its weights, so that statistics of a data set are never compared with
+the features of another network.
 """
 import hashlib
 from pathlib import Path
@@ -16,13 +16,25 @@ from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError, pretrained_file, sha256
 from ..data.images import to_unit_range
+from ..support.checks import check_pixels
 from .classifier import load_classifier
 
 CLASSIFIER = "cifar10-classifier"
 
 
+def open_features(name: str, device: torch.device | str = "cpu") -> "ClassifierFeatures | InceptionFeatures":
+    """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
+    if name == "classifier":
+        return ClassifierFeatures(device=device)
+    if name == "inception":
+        return InceptionFeatures(device=device)
+    if Path(name).suffix in (".pt", ".pth"):
+        return InceptionFeatures(name, device)
+    raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")
+
+
 class ClassifierFeatures:
-    """The 256 features that the package's own CIFAR-10 classifier reads the class off."""
+    """The 256 features from which the package's own CIFAR-10 classifier computes its class scores."""
 
     name, width = CLASSIFIER, 256
 
@@ -44,12 +56,12 @@ class ClassifierFeatures:
 
 
 class InceptionFeatures:
-    """The 2,048 features of the Inception network that FID is defined on.
+    """The 2,048 features of the Inception network that defines FID.
 
-    path: a TorchScript file that takes uint8 pictures (N, 3, H, W) and returns (N, 2048), scaling them to 299×299 itself (the files
-    of the StyleGAN authors do). Without one torchmetrics builds the network, with antialiasing off as in the original, from weights
-    that torch-fidelity downloads once; that needs the optional packages of `pip install 's2dm-mini[fid]'` and a network.
-    A TorchScript file is a program: use only one that you trust. Raises CheckpointError.
+    path: a TorchScript file that maps uint8 pictures (N, 3, H, W) to (N, 2048) and scales them to 299×299 itself, as the StyleGAN
+    authors' file does. It is a program: use only a file that you trust. Without a path torchmetrics builds the network, with antialiasing
+    off as in the original, from weights that torch-fidelity downloads once; this needs `pip install 's2dm-mini[fid]'` and a network
+    connection. Raises CheckpointError.
     """
 
     name, width = "inception", 2048
@@ -69,8 +81,7 @@ class InceptionFeatures:
 
 
 def _in_batches(network, pixels: Tensor, device: torch.device, batch: int) -> Tensor:
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-        raise ValueError(f"pixels must be uint8 pictures (N, 3, H, W), at least one, not {pixels.dtype} of shape {tuple(pixels.shape)}.")
+    check_pixels("pixels", pixels, "(N, 3, H, W)")
     return torch.cat([network(part.to(device)).float().cpu() for part in pixels.split(batch)])
 
 
@@ -79,9 +90,9 @@ def _torchscript(path: Path, device: torch.device) -> nn.Module:
         network = torch.jit.load(path, map_location=device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({reason}); it must be one that takes uint8 pictures "
-                              f"(N, 3, H, W) and returns 2,048 features.") from error
-    # The StyleGAN authors' file returns class scores unless asked for features.
+        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({reason}); it must map uint8 pictures (N, 3, H, W) to "
+                              f"2,048 features.") from error
+    # The StyleGAN authors' file returns class scores by default, features with this argument.
     if "return_features" in {argument.name for argument in network.forward.schema.arguments}:
         features = lambda pixels: network(pixels, return_features=True)  # noqa: E731
     else:
@@ -105,17 +116,6 @@ def _torchmetrics_inception() -> nn.Module:
     except ModuleNotFoundError as error:
         raise CheckpointError("Inception's features need torch-fidelity: `pip install 's2dm-mini[fid]'` (it brings torchvision), or a "
                               "TorchScript file of the network. The package's own classifier needs neither.") from error
-    except OSError as error:  # URLError is one
-        raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Where there is no network, give a TorchScript file "
-                              f"of it, or use the package's own classifier.") from error
-
-
-def open_features(name: str, device: torch.device | str = "cpu") -> ClassifierFeatures | InceptionFeatures:
-    """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
-    if name == "classifier":
-        return ClassifierFeatures(device=device)
-    if name == "inception":
-        return InceptionFeatures(device=device)
-    if Path(name).suffix in (".pt", ".pth"):
-        return InceptionFeatures(name, device)
-    raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")
+    except OSError as error:  # such as URLError
+        raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Without a network connection, give a TorchScript "
+                              f"file, or use the package's own classifier.") from error

@@ -1,8 +1,7 @@
-"""How good an interpolation is, in numbers: paths through feature space, the midpoints as pictures, the way back from a picture to
-its noise, and on `shapes`, where the factors are known, how straight each factor moves.
+"""Measures of interpolations: paths through feature space, their midpoints, the way back from pictures to noise, and factors of `shapes`.
 
-A *feature map* is any callable features(pixels) with pixels (N, 3, H, W) uint8 → (N, D) floating. `coarse_pixels` needs no network.
-Every measure of a path is one number a pair of ends, so that two models, drawn from the same ends, are compared pair by pair.
+A feature map is any callable features(pixels): (N, 3, H, W) uint8 → (N, D) floating. `coarse_pixels` needs no network. Every measure of
+a path gives one number for each pair of ends, so that two models with the same ends are compared pair by pair.
 """
 from collections.abc import Callable
 
@@ -17,17 +16,37 @@ from ..latents import interpolate, invert
 from ..samplers import sample
 from ..schedule import NoiseSchedule
 from ..support.checks import check_finite, check_floating, check_integer, check_number, check_pixels, check_values, shown
-from .errors import MeanOverPairs
+from .errors import MeanOverPairs, jackknife_error
 
 FeatureMap = Callable[[Tensor], Tensor]
 
 
+def coarse_pixels(pixels: Tensor) -> Tensor:
+    """The plainest feature map: colours averaged over an 8×8 grid, in grey levels. (N, 3, H, W) uint8 → (N, 192) float32."""
+    check_pixels("pixels", pixels)
+    return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
+
+
+def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
+    """Features of the frames of P paths: (P, F, 3, H, W) uint8 → (P, F, D)."""
+    check_pixels("pixels", pixels, "(P, F, 3, H, W)")
+    return _apply(features, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+
+
+def _apply(features: FeatureMap, pixels: Tensor) -> Tensor:
+    if not callable(features):
+        raise ValueError(f"features must be a function of pixels (N, 3, H, W), such as coarse_pixels, not {shown(features)}.")
+    found = features(pixels)
+    check_values("features(pixels)", found, "(N, D)")
+    if len(found) != len(pixels):
+        raise ValueError(f"features(pixels) must be (N, D), one row a picture, not {tuple(found.shape)} for {len(pixels)} of them.")
+    return found
+
+
 def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: int = 7, way: str = "slerp", sampler: str = "ddim",
            steps: int = 10, spacing: str = "quadratic", pairs_at_once: int = 8) -> Tensor:
-    """Draw the way between P pairs of noises. ends: (P, 2, C, H, W). Returns pixels (P, frames, C, H, W) uint8 on the CPU."""
+    """Draw pictures along the paths between P pairs of noises, (P, 2, C, H, W) → (P, frames, C, H, W) uint8 on the CPU."""
     check_floating("ends", ends, "(P, 2, C, H, W)")
-    if ends.shape[1] != 2:
-        raise ValueError(f"ends must be (P, 2, C, H, W), two noises a pair, not {tuple(ends.shape)}.")
     check_finite("ends", ends)
     pairs_at_once = check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)
     drawn = []
@@ -49,43 +68,18 @@ def path_measures(path: Tensor) -> dict[str, Tensor]:
         raise ValueError(f"a path must be (P, F, D) with at least 3 frames, not {tuple(path.shape)}.")
     step = path.double().diff(dim=1).norm(dim=2)  # (P, F − 1)
     ends = (path[:, -1] - path[:, 0]).double().norm(dim=1)
-    tiny = torch.finfo(torch.float32).tiny  # ends that coincide: nothing moves, and nothing is divided by 0
+    tiny = torch.finfo(torch.float32).tiny  # avoids 0/0 where the ends coincide or nothing moves
     return {"mean step": step.mean(1), "worst step": step.amax(1), "detour": step.sum(1) / ends.clamp(min=tiny),
             "unevenness": step.std(1, correction=0) / step.mean(1).clamp(min=tiny)}
 
 
-def coarse_pixels(pixels: Tensor) -> Tensor:
-    """The plainest feature map: colours averaged over an 8×8 grid, in grey levels. (N, 3, H, W) uint8 → (N, 192) float32.
-
-    It sees where what colour is, and no texture; it knows nothing of objects.
-    """
-    check_pixels("pixels", pixels)
-    return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
-
-
-def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
-    """(P, F, 3, H, W) uint8 → (P, F, D)."""
-    check_pixels("pixels", pixels, "(P, F, 3, H, W)")
-    return _looked_at(features, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-
-
-def _looked_at(features: FeatureMap, pixels: Tensor) -> Tensor:
-    if not callable(features):
-        raise ValueError(f"features must be a function of pixels (N, 3, H, W), such as coarse_pixels, not {shown(features)}.")
-    found = features(pixels)
-    check_values("features(pixels)", found, "(N, D)")
-    if len(found) != len(pixels):
-        raise ValueError(f"features(pixels) must be (N, D), one row a picture, not {tuple(found.shape)} for {len(pixels)} of them.")
-    return found
-
-
 def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], groups: int = 10) -> MeanOverPairs:
-    """How much further the midpoints' features are from those of the ends than one set of ends is from another.
+    """How much further the midpoints are from the ends than one set of ends is from the other; 0 if midpoints are pictures like any other.
 
-    path: (P, F, D), F odd. distance(a, b): between two sets of features, such as `metrics.frechet_distance`; with few pairs it is
-    much too large, but by the same amount in distance(midpoints, ends) and distance(ends, ends), whose difference this is: 0 if
-    midpoints are pictures like any other. The two sets of each distance come from different halves of the pairs, because a
-    midpoint resembles its own ends; the halves then change places. The error is a jackknife over groups of pairs.
+    path: (P, F, D), F odd. distance: between two sets of features, such as `metrics.frechet_distance`. With few pairs it is much too
+    large, but equally so in distance(midpoints, ends) and distance(ends, ends), whose difference this is. A midpoint resembles its own
+    ends, so the two sets come from different halves of the pairs; both assignments of the halves are averaged. The error is a jackknife
+    over `groups` groups of pairs.
     """
     check_values("path", path, "(P, F, D)")
     if not callable(distance):
@@ -96,65 +90,38 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     if len(path) < 2 * groups:
         raise ValueError(f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed.")
 
-    def excess(some: Tensor) -> float:
-        halves = some[0::2], some[1::2]
-        return sum(measured(one[:, one.shape[1] // 2], other[:, -1]) - measured(one[:, 0], other[:, -1])
-                   for one, other in (halves, halves[::-1])) / 2
-
     def measured(a: Tensor, b: Tensor) -> float:
         return check_number("distance(a, b)", distance(a, b))
 
+    def excess(some: Tensor) -> float:
+        halves, middle = (some[0::2], some[1::2]), some.shape[1] // 2
+        return sum(measured(one[:, middle], other[:, -1]) - measured(one[:, 0], other[:, -1]) for one, other in (halves, halves[::-1])) / 2
+
     group = torch.arange(len(path)) % groups
-    without = torch.tensor([excess(path[group != g]) for g in range(groups)], dtype=torch.float64)
-    error = ((groups - 1) / groups * (without - without.mean()).square().sum()).sqrt().item()
-    return MeanOverPairs(excess(path), error, len(path))
+    return MeanOverPairs(excess(path), jackknife_error([excess(path[group != g]) for g in range(groups)]), len(path))
 
 
 def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, features: FeatureMap, steps: int = 10,
                spacing: str = "quadratic", refinements: int = 0) -> dict[str, Tensor]:
-    """Encode pictures (N, 3, H, W) uint8 by inversion, draw them again with DDIM, and compare; one number a picture, (N,) each.
+    """Invert pictures (N, 3, H, W) uint8 to noise, draw them again with DDIM, and compare; one number a picture, (N,) each.
 
     grey levels: root mean square difference of the pixels, of 255
     fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
     """
     check_pixels("pixels", pixels)
     if len(pixels) < 2:
-        raise ValueError("fidelity is measured against the distance of two different pictures; give at least 2, not 1.")
+        raise ValueError("fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1.")
     back = []
     for some in pixels.split(50):
         x_T = invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements)
         back.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
     back = torch.cat(back)
-    true, found = _looked_at(features, pixels).double(), _looked_at(features, back).double()
+    true, found = _apply(features, pixels).double(), _apply(features, back).double()
     apart = torch.pdist(true).mean()
     if not apart > 0:
-        raise ValueError("all these pictures have the same features; fidelity is measured against how far apart they are.")
+        raise ValueError("all these pictures have the same features, so fidelity, relative to their mean distance 0, is undefined.")
     return {"grey levels": (back.float() - pixels.float()).square().flatten(1).mean(1).sqrt(),
             "fidelity": (found - true).norm(dim=1) / apart}
-
-
-def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tensor:
-    """Net change over summed changes, |Σδ|/Σ|δ|, for each path whose net change is at least a quarter of `extent`: 1 is monotone.
-
-    values: (P, F), one factor along P paths. circular: values on a circle of length `extent`, such as the hue. Returns (P',).
-    A path that wanders at random comes to about 1/√(F−1).
-    """
-    check_values("values", values, "(P, F)")
-    if not check_number("extent", extent) > 0:
-        raise ValueError(f"extent must be above 0, not {extent}.")
-    step = values.double().diff(dim=1)  # (P, F − 1)
-    if circular:
-        step = (step + extent / 2) % extent - extent / 2
-    net = step.sum(1).abs()
-    moves = (net >= extent / 4) & (net > 0)  # a quarter of the smallest number is 0
-    return net[moves] / step.abs().sum(1)[moves]
-
-
-def needless_changes(shape: Tensor) -> Tensor:
-    """How often the shape changes along each path beyond the one change that different ends need. shape: (P, F). Returns (P,)."""
-    check_values("shape", shape, "(P, F)")
-    changes = (shape.diff(dim=1) != 0).sum(1)
-    return changes - (shape[:, 0] != shape[:, -1]).long()
 
 
 def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
@@ -163,3 +130,27 @@ def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
     factors = {name: value.unflatten(0, pixels.shape[:2]) for name, value in read_factors(pixels.flatten(0, 1)).items()}  # (P, F)
     found = {f"monotone {name}": monotonicity(factors[name], extent, name == "hue") for name, extent in FACTOR_RANGE.items()}
     return found | {"needless shapes": needless_changes(factors["shape"]).double()}
+
+
+def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tensor:
+    """Net change over summed changes, |Σδ|/Σ|δ|, of each path whose net change is at least a quarter of `extent`; 1 is monotone.
+
+    values: (P, F), one factor along P paths. circular: values on a circle of length `extent`, such as the hue. Returns (P',).
+    A random walk has about 1/√(F−1).
+    """
+    check_values("values", values, "(P, F)")
+    if not check_number("extent", extent) > 0:
+        raise ValueError(f"extent must be above 0, not {extent}.")
+    step = values.double().diff(dim=1)  # (P, F − 1)
+    if circular:
+        step = (step + extent / 2) % extent - extent / 2
+    net = step.sum(1).abs()
+    moves = (net >= extent / 4) & (net > 0)  # extent / 4 may underflow to 0
+    return net[moves] / step.abs().sum(1)[moves]
+
+
+def needless_changes(shape: Tensor) -> Tensor:
+    """Changes of the shape along each path, beyond the one that different ends need. shape: (P, F). Returns (P,)."""
+    check_values("shape", shape, "(P, F)")
+    changes = (shape.diff(dim=1) != 0).sum(1)
+    return changes - (shape[:, 0] != shape[:, -1]).long()

@@ -1,16 +1,15 @@
-"""What theory foresees for a data set, nothing fitted: replace its pictures by the Gaussian with their mean and covariance.
+"""The Gaussian prediction: how far a sampler's samples are from the data, exactly, if the data are Gaussian with a known covariance.
 
-For Gaussian data E[ε | x_t] is known exactly and is linear in x_t, so every deterministic sampler multiplies each principal direction of
-the data by a number of its own. Running the sampler once, on all directions side by side, gives those numbers, and with them the exact
-distance of its samples from the data: for DDIM, PNDM, DEIS and DPM-Solver++ alike, for L_0 and for any shrinkage s_t.
+For Gaussian data E[ε | x_t] is linear in x_t, so a deterministic sampler multiplies each principal direction of the data by one number.
+A single run, with all directions side by side, gives these numbers and with them the distance of the samples from the data, for DDIM,
+PNDM, DEIS and DPM-Solver++, with L_0 or any shrinkage s_t.
 
     v = cifar10_eigenvalues()                                             # (3072,), shipped
     gaussian_distance(v, schedule, "ddim", steps=10)                      # L_0
     gaussian_distance(v, schedule, "ddim", steps=10, scale=shrinkage(schedule, skip=9, tau=0.99))
 
-Real pictures are not Gaussian and networks are not exact: this is a prediction to hold measurements against, not a result.
+Pictures are not Gaussian and networks are not exact: this predicts measurements and does not replace them.
 """
-import math
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ def cifar10_eigenvalues() -> Tensor:
 
 
 def save_eigenvalues(path: Path | str, images: Images) -> Tensor:
-    """Work the eigenvalues of a data set out, write them to `path`, and return them: (C·H·W,) float64, falling."""
+    """Compute the eigenvalues of a data set, write them to `path`, and return them: (C·H·W,) float64, falling."""
     values = GaussianDenoiser.fit(images.pixels, NoiseSchedule.linear()).eigenvalues.flip(0)
     checkpoints.write_tensors(path, {"eigenvalues": values.float()}, {"eigenvalues": {"data": images.name, "n": len(images)}})
     return values
@@ -40,38 +39,34 @@ def save_eigenvalues(path: Path | str, images: Images) -> Tensor:
 
 def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform",
                       scale: Tensor | float = 1.0) -> Tensor:
-    """Variance of the samples along each principal direction, for Gaussian data with these variances and the exact ε times `scale`.
+    """Variance of the samples along each principal direction, (D,) float64, drawn with the exact ε times `scale`.
 
-    eigenvalues: (D,). scale: one number, or (T,) as `losses.shrinkage` gives it. Returns (D,) float64. Raises ValueError for samplers
-    that add noise.
+    eigenvalues: (D,) variances of the data. scale: one number, or (T,) as `losses.shrinkage` gives it. Raises ValueError for a sampler
+    that adds noise.
     """
-    check_name("sampler", sampler, SAMPLERS)
-    check_kind("schedule", schedule, NoiseSchedule)
-    if not SAMPLERS[sampler].deterministic:
-        raise ValueError(f"{sampler} adds noise on its way; the prediction is for deterministic samplers, such as ddim.")
     v = check_numbers("eigenvalues", eigenvalues, low=0)
     if v.ndim != 1 or not len(v):
         raise ValueError(f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}.")
+    check_deterministic(sampler)
     denoiser = Shrunk(GaussianDenoiser(torch.zeros_like(v), v, schedule), scale)
-    x_T = torch.ones(1, len(v), dtype=torch.float64)  # what becomes of 1 is what x_T, which has variance 1, is multiplied by
-    factor = sample(denoiser, x_T, schedule, sampler, steps, spacing)[0]
-    return factor.square()
+    x_T = torch.ones(1, len(v), dtype=torch.float64)  # one standard deviation of x_T in each direction
+    return sample(denoiser, x_T, schedule, sampler, steps, spacing)[0].square()
 
 
 def gaussian_distance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform",
                       scale: Tensor | float = 1.0) -> float:
-    """Squared 2-Wasserstein distance of those samples from the data, Σ(√v_out − √v)². Arguments as in `gaussian_variance`.
+    """Squared 2-Wasserstein distance of these samples from the data, Σ(√v_out − √v)². Arguments as in `gaussian_variance`.
 
-    It is the Fréchet distance, in pixels instead of features, with the means left aside: samplers get the mean right.
+    This is the Fréchet distance in pixels instead of features, without its term for the means, which samplers get right.
     """
     v_out = gaussian_variance(eigenvalues, schedule, sampler, steps, spacing, scale)
     return float((v_out.sqrt() - torch.as_tensor(eigenvalues, dtype=torch.float64).sqrt()).square().sum())
 
 
 def best_scale(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform") -> float:
-    """The constant λ by which ε is best divided (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point.
+    """The constant λ by which to divide ε (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point.
 
-    It is looked for between 0.9 and 1.3, on ever finer grids around the best so far.
+    Three grids of 21 values, the first from 0.9 to 1.3, each later one around the best value so far.
     """
     low, high, best = 0.9, 1.3, 1.0
     for _ in range(3):
@@ -83,10 +78,10 @@ def best_scale(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddi
 
 
 def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """Variance of DDIM's samples (η = 0) for data N(0, v), with the exact ε times `scale`; a product over the steps.
+    """Variance of DDIM's samples (η = 0) for data N(0, v), as a closed form on any grid, without running a sampler.
 
-    With ε = g·x, g = s_t·√(1−ᾱ_t)/(ᾱ_t·v + 1 − ᾱ_t), one DDIM step multiplies x by
-    √(ᾱ_s/ᾱ_t)·(1 − √(1−ᾱ_t)·g) + √(1−ᾱ_s)·g. v: any shape; scale: one number or (T,). Returns the shape of v, float64.
+    With ε = g·x, g = s_t·√(1−ᾱ_t)/(ᾱ_t·v + 1 − ᾱ_t), the step from t to s multiplies x by √(ᾱ_s/ᾱ_t)·(1 − √(1−ᾱ_t)·g) + √(1−ᾱ_s)·g.
+    v: any shape; grid: (S,) falling timesteps; scale: one number or (T,). Returns the shape of v, float64.
     """
     check_kind("schedule", schedule, NoiseSchedule)
     v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
@@ -94,13 +89,17 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
         raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
     check_timesteps(grid, schedule.T, whole=True, name="grid")
     if not len(grid) or not bool((grid.diff() < 0).all()):
-        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps gives it.")
-    scale = scale.expand(schedule.T)
-    alpha_bar = schedule.alpha_bar.cpu()
-    factor = torch.ones_like(v)
-    grid = grid.tolist()
-    for t, s in zip(grid, grid[1:] + [None], strict=True):
-        now, then = alpha_bar[t], 1.0 if s is None else alpha_bar[s]
-        g = scale[t] * (1 - now).sqrt() / (now * v + 1 - now)
-        factor = factor * ((then / now) ** 0.5 * (1 - (1 - now).sqrt() * g) + math.sqrt(1 - then) * g)
-    return factor.square()
+        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps returns them.")
+    t = grid.cpu().long()
+    now = schedule.alpha_bar.cpu()[t]  # ᾱ_t, (S,)
+    then = torch.cat([now[1:], torch.ones(1)])  # ᾱ_s; 1 at the clean end
+    g = scale.expand(schedule.T)[t] * (1 - now).sqrt() / (now * v[..., None] + 1 - now)  # (..., S)
+    factor = (then / now).sqrt() * (1 - (1 - now).sqrt() * g) + (1 - then).sqrt() * g
+    return factor.prod(-1).square()
+
+
+def check_deterministic(sampler: str) -> None:
+    """Raise ValueError for an unknown sampler and for one that adds noise."""
+    check_name("sampler", sampler, SAMPLERS)
+    if not SAMPLERS[sampler].deterministic:
+        raise ValueError(f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim.")

@@ -1,18 +1,13 @@
-"""Families of s_t, the numbers that multiply ε, and the search for their best member where only values of the distance can be had.
+"""Scales s_t that multiply ε: by name, measured on networks, and searched for where only values of the distance are available.
 
-    fit = fit_line(distance, evaluations=24)        # distance(scale) for scale (T,), as exact or as noisy as it may be
-    better = Shrunk(network, line(*fit.line))
+    better = scaled(network, "b1.017", schedule)    # Epsilon Scaling: ε/1.017; "s2dm10" is S²-DM's closed form
+    fit = fit_line(distance, evaluations=24)        # distance(scale) for scale (T,), exact or noisy
+    best = Shrunk(network, line(*fit.line))
 
-The family searched is ε/λ_t with λ_t a straight line in t, λ_t = λ_first + (λ_last − λ_first)·t/(T − 1). Why these two numbers:
-
-- It is Epsilon Scaling as Ning et al. (ICLR 2024) propose it, λ_t = k·t + b; with λ_first = λ_last, a constant.
-- It contains S²-DM, to first order: 1/s_t = 1 + c_t²·(1−τ)/τ with c_t² ≈ skip·β_t (notebook 07), and the linear schedule's β_t is a
-  straight line. With τ = 0.99, the nearest line misses 1/s_t by at most 0.00004 for skip 9 and 0.0014 for skip 49, where t ≥ skip.
-- (skip, τ) itself holds neither a constant nor a λ_t below 1, and for skips up to some fifty it is nearly one number, skip·(1−τ)/τ.
-  For the Gaussian with CIFAR-10's covariance it does as well as the line on the quadratic grid, with skips of hundreds, and worse on the
-  uniform grid, where a constant is nearly the best there is (notebook 02, section 8).
-
-The search needs no derivatives (Nelder and Mead, 1965). `optimum` has the best of wider families, for data whose answer is exact.
+The search varies ε/λ_t with λ_t a straight line in t. This is Epsilon Scaling as Ning et al. (ICLR 2024) propose it, and it contains
+S²-DM to first order: 1/s_t = 1 + c_t²·(1−τ)/τ with c_t² ≈ skip·β_t (notebook 07), and the linear schedule's β_t is a straight line. With
+τ = 0.99 the nearest line misses 1/s_t by at most 0.00004 for skip 9 and 0.0014 for skip 49, where t ≥ skip. Notebook 02, section 8,
+compares the families. `optimum` finds the best of wider families, by gradient, for data whose distance is exact.
 """
 import math
 import re
@@ -31,83 +26,37 @@ STEP = 0.02  # size of the first simplex: constants that help at 10 to 50 steps 
 
 
 def line(first: float, last: float, T: int = 1000) -> Tensor:
-    """s_t = 1/λ_t for λ_t straight from `first` at t = 0 to `last` at t = T − 1: (T,) float64, for `Shrunk`."""
+    """s_t = 1/λ_t with λ_t straight from `first` at t = 0 to `last` at t = T − 1: (T,) float64, for `Shrunk`."""
     if not (first > 0 and last > 0):
         raise ValueError(f"λ divides the noise prediction: both its ends must be above 0, not {first:g} and {last:g}.")
     return 1 / torch.linspace(first, last, T, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What a search has found, as the two ends (λ_first, λ_last)."""
-
-    constant: tuple[float, float]  # the best of the constants tried
-    line: tuple[float, float]  # the best of all that was tried
-    tried: dict[tuple[float, float], float]  # every candidate and its distance, in the order of trial
-
-
-def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: int = 24) -> Fit:
-    """The line for which `distance(scale)`, scale (T,) as `line` gives it, is least; asked at most `evaluations` times.
-
-    A fifth of them goes to constants, from λ = 1 on; the rest to lines, from the best constant and two that are tilted upwards, λ_first
-    below λ_last: the way that S²-DM's s_t leans, and the Gaussian's best line on the quadratic grid. What is found is never worse than
-    no scaling; it may be a local minimum, and with fewer than some twenty evaluations is often still on its way. Raises ValueError for
-    fewer than 6.
-    """
-    if evaluations < 6:
-        raise ValueError(f"evaluations must be at least 6, two for constants and four for lines, not {evaluations}.")
-    tried: dict[tuple[float, float], float] = {}
-
-    def at(ends: list[float]) -> float:
-        key = (ends[0], ends[-1])
-        if key not in tried:
-            tried[key] = distance(line(*key, T)) if min(key) > 0 else math.inf
-        return tried[key]
-
-    nelder_mead(at, [[1.0], [1.0 + STEP]], max(2, evaluations // 5))
-    constant = min(tried, key=tried.get)
-    c = constant[0]
-    # One of the points is the constant, which is known.
-    nelder_mead(at, [[c, c], [c - STEP, c + STEP], [c - STEP, c]], evaluations - len(tried) + 1)
-    return Fit(constant, min(tried, key=tried.get), tried)
+def scale_of(scale: str, schedule: NoiseSchedule) -> Tensor | float | None:
+    """The factor that a name stands for: None for `none`, s_t (T,) with τ = 0.99 for `s2dm10`, 1/1.017 for `b1.017`."""
+    check_kind("schedule", schedule, NoiseSchedule)
+    if isinstance(scale, str):  # digits only: names become parts of paths and of command lines
+        if scale == "none":
+            return None
+        if re.fullmatch(r"s2dm[0-9]{1,6}", scale) and 2 <= int(scale[4:]) <= schedule.T:
+            return shrinkage(schedule, int(scale[4:]) - 1, 0.99)
+        if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", scale) and float(scale[1:]) > 0:
+            return 1 / float(scale[1:])
+    raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
+                     f"or b and a number such as b1.017, not {shown(scale)}.")
 
 
-def nelder_mead(f: Callable[[list[float]], float], simplex: list[list[float]], evaluations: int) -> list[float]:
-    """The point with the least f among at most `evaluations` tried (Nelder and Mead, 1965): a simplex walks downhill and shrinks.
-
-    simplex: the first one, D + 1 points of D numbers that lie in no common plane of fewer dimensions.
-    """
-    left = evaluations
-
-    def ask(x: Tensor) -> tuple[float, Tensor]:
-        nonlocal left
-        left -= 1
-        return f(x.tolist()), x
-
-    vertices = [ask(torch.tensor(x, dtype=torch.float64)) for x in simplex[:left]]
-    while left > 0:
-        vertices.sort(key=lambda vertex: vertex[0])
-        best, worst, others = vertices[0], vertices[-1], vertices[:-1]
-        centre = torch.stack([x for _, x in others]).mean(0)
-        new = ask(centre + (centre - worst[1]))  # the mirror image of the worst point
-        if new[0] < best[0]:
-            if left > 0:  # better than all: further on
-                new = min(new, ask(centre + 2 * (centre - worst[1])), key=lambda vertex: vertex[0])
-        elif new[0] >= others[-1][0] and left > 0:  # still the worst: half of the way, on the better side
-            nearer = min(worst, new, key=lambda vertex: vertex[0])
-            new = ask(centre + 0.5 * (nearer[1] - centre))
-            if new[0] >= nearer[0]:  # no good either: all towards the best
-                vertices = [best, *(ask(best[1] + 0.5 * (x - best[1])) for _, x in vertices[1:][:left])]
-                continue
-        vertices[-1] = new
-    return min(vertices, key=lambda vertex: vertex[0])[1].tolist()
+def scaled(denoiser: Denoiser, scale: str, schedule: NoiseSchedule) -> Denoiser:
+    """The denoiser times the factor of this name."""
+    factor = scale_of(scale, schedule)
+    return denoiser if factor is None else Shrunk(denoiser, factor)
 
 
 def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, schedule: NoiseSchedule,
                    generator: torch.Generator | None = None) -> float:
-    """The number s for which s·baseline comes nearest to the denoiser at timestep t: ⟨f, e⟩/⟨e, e⟩, summed over images and pixels.
+    """The number s for which s·baseline is nearest to the denoiser at timestep t: ⟨f, e⟩/⟨e, e⟩, summed over images and pixels.
 
-    Of networks trained with S²-DM and with L_0 it is theirs to compare with `losses.shrinkage` at t. x0: (B, ...) data.
+    For a network trained with S²-DM against one trained with L_0, compare it with `losses.shrinkage` at t. x0: (B, ...) data.
     """
     check_denoiser(denoiser)
     check_denoiser(baseline, "baseline")
@@ -122,25 +71,70 @@ def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, s
     with torch.inference_mode():
         f, e = (check_eps(network(x, times), x).double() for network in (denoiser, baseline))
     if not bool(e.any()):
-        raise ValueError(f"the baseline predicts no noise at all at t = {t}: nothing comes near by being multiplied.")
+        raise ValueError(f"the baseline predicts no noise at all at t = {t}, so no multiple of it comes near the denoiser.")
     return float((f * e).sum() / e.square().sum())
 
 
-def scale_of(scale: str, schedule: NoiseSchedule) -> torch.Tensor | float | None:
-    """What ε is multiplied by: None for `none`, (T,) for a closed form, one number for Epsilon Scaling."""
-    check_kind("schedule", schedule, NoiseSchedule)
-    if isinstance(scale, str):  # digits and nothing else, for names become parts of paths and of command lines
-        if scale == "none":
-            return None
-        if re.fullmatch(r"s2dm[0-9]{1,6}", scale) and 2 <= int(scale[4:]) <= schedule.T:
-            return shrinkage(schedule, int(scale[4:]) - 1, 0.99)
-        if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", scale) and float(scale[1:]) > 0:
-            return 1 / float(scale[1:])
-    raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
-                     f"or b and a number such as b1.017, not {shown(scale)}.")
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit_line`, as the two ends (λ_first, λ_last)."""
+
+    constant: tuple[float, float]  # the best constant tried
+    line: tuple[float, float]  # the best line tried
+    tried: dict[tuple[float, float], float]  # every candidate and its distance, in the order of trial
 
 
-def scaled(denoiser: Denoiser, scale: str, schedule: NoiseSchedule) -> Denoiser:
-    """The denoiser with its ε multiplied as `scale` says."""
-    factor = scale_of(scale, schedule)
-    return denoiser if factor is None else Shrunk(denoiser, factor)
+def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: int = 24) -> Fit:
+    """Search for the line with the least `distance(scale)`, scale (T,) as `line` gives it, in at most `evaluations` evaluations.
+
+    A fifth of them tries constants from λ = 1 on; the others start from the best constant and two lines with λ_first below λ_last, the
+    direction of S²-DM's s_t and of the Gaussian's best line on the quadratic grid. The result is never worse than no scaling; it may be
+    a local minimum, and below about twenty evaluations the search is often unfinished. Raises ValueError for fewer than 6.
+    """
+    if evaluations < 6:
+        raise ValueError(f"evaluations must be at least 6, two for constants and four for lines, not {evaluations}.")
+    tried: dict[tuple[float, float], float] = {}
+
+    def at(ends: list[float]) -> float:
+        key = (ends[0], ends[-1])
+        if key not in tried:
+            tried[key] = distance(line(*key, T)) if min(key) > 0 else math.inf
+        return tried[key]
+
+    nelder_mead(at, [[1.0], [1.0 + STEP]], max(2, evaluations // 5))
+    constant = min(tried, key=tried.get)
+    c = constant[0]
+    # One more evaluation: the first point, the constant, is known.
+    nelder_mead(at, [[c, c], [c - STEP, c + STEP], [c - STEP, c]], evaluations - len(tried) + 1)
+    return Fit(constant, min(tried, key=tried.get), tried)
+
+
+def nelder_mead(f: Callable[[list[float]], float], simplex: list[list[float]], evaluations: int) -> list[float]:
+    """The point with the least f of at most `evaluations` tried: a simplex walks downhill and shrinks (Nelder and Mead, 1965).
+
+    simplex: D + 1 starting points of D numbers each, which span all D dimensions.
+    """
+    left = evaluations
+
+    def evaluate(x: Tensor) -> tuple[float, Tensor]:
+        nonlocal left
+        left -= 1
+        return f(x.tolist()), x
+
+    vertices = [evaluate(torch.tensor(x, dtype=torch.float64)) for x in simplex[:left]]
+    while left > 0:
+        vertices.sort(key=lambda vertex: vertex[0])
+        best, worst, others = vertices[0], vertices[-1], vertices[:-1]
+        centre = torch.stack([x for _, x in others]).mean(0)
+        new = evaluate(centre + (centre - worst[1]))  # the mirror image of the worst point
+        if new[0] < best[0]:
+            if left > 0:  # the best so far: twice as far
+                new = min(new, evaluate(centre + 2 * (centre - worst[1])), key=lambda vertex: vertex[0])
+        elif new[0] >= others[-1][0] and left > 0:  # still the worst: half as far, on the better side
+            nearer = min(worst, new, key=lambda vertex: vertex[0])
+            new = evaluate(centre + 0.5 * (nearer[1] - centre))
+            if new[0] >= nearer[0]:  # no better either: shrink towards the best
+                vertices = [best, *(evaluate(best[1] + 0.5 * (x - best[1])) for _, x in vertices[1:][:left])]
+                continue
+        vertices[-1] = new
+    return min(vertices, key=lambda vertex: vertex[0])[1].tolist()

@@ -78,7 +78,7 @@ def test_training_learns_and_repeats(tmp_path):
 
 
 def test_bad_settings_and_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="epochs must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="epochs must be an integer of at least 1, not 0"):
         ClassifierConfig(epochs=0)
     with pytest.raises(ValueError, match="learning_rate must be above 0, not -1"):
         ClassifierConfig(learning_rate=-1)

@@ -141,5 +141,5 @@ def test_pictures_of_another_size_are_scaled(classifier_features):
 @pytest.mark.parametrize("pixels", [torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8).byte(), torch.zeros(3, 8, 8).byte(),
                                     torch.zeros(0, 3, 8, 8).byte()])
 def test_anything_but_pictures_is_refused(classifier_features, pixels):
-    with pytest.raises(ValueError, match=r"uint8 pictures \(N, 3, H, W\), at least one, not torch"):
+    with pytest.raises(ValueError, match=r"pixels must be a uint8 tensor \(N, 3, H, W\), not empty, not torch"):
         classifier_features(pixels)

@@ -11,7 +11,6 @@ from s2dm_mini.data import Images
 from s2dm_mini.measure.errors import jackknife_error
 from s2dm_mini.measure.metrics import (
     Moments,
-    estimate,
     frechet_distance,
     frechet_distance_infinite,
     frechet_left_out,
@@ -94,16 +93,16 @@ def test_the_extrapolation_is_the_intercept_of_a_straight_line():
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3)), r"N at least 2, not \(1, 3\)"),
     (lambda: frechet_distance(torch.randn(9, 3), torch.randn(9, 4)), "same features, not 3 and 4"),
-    (lambda: frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)), "9 of the 9 feature vectors hold NaN"),
+    (lambda: frechet_distance(torch.randn(9, 3), torch.full((9, 3), math.nan)), "b must be finite, .*27 of 27 values are NaN"),
     (lambda: frechet_distance_infinite(torch.randn(99, 9), torch.randn(35, 9)), "draw at least 36"),
     (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(15, 2)), "15 samples cannot be left out in 16 blocks: draw at least 16"),
     (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(3, 2), 3), "draw at least 4"),
     (lambda: frechet_left_out(torch.randn(9, 2), torch.randn(30, 2), 1), "blocks"),
     (lambda: jackknife_error([1.0]), "at least two numbers"),
     (lambda: jackknife_error([1.0, float("nan")]), "finite numbers"),
-    (lambda: kernel_distance(torch.randn(9, 3), torch.randn(9, 4)), r"not \(9, 3\) and \(9, 4\)"),
+    (lambda: kernel_distance(torch.randn(9, 3), torch.randn(9, 4)), "same features, not 3 and 4"),
+    (lambda: kernel_distance(torch.randn(9, 3), torch.randn(1, 3)), r"N at least 2, not \(9, 3\) and \(1, 3\)"),
     (lambda: precision_recall(torch.randn(3, 2), torch.randn(9, 2)), "more than k = 3 pictures, not 3"),
-    (lambda: estimate(torch.zeros(3)), r"\(training seeds, sampling seeds\), not \(3,\)"),
 ])
 def test_errors_are_sentences(call, said):
     with pytest.raises(ValueError, match=said):
@@ -196,25 +195,6 @@ def test_precision_and_recall_tell_lost_modes_from_stray_samples():
     assert precision > 0.9 and recall == pytest.approx(0.5, abs=0.1)
     assert precision_recall(both, both) == (1.0, 1.0)
     assert precision_recall(both, both + 100) == (0.0, 0.0)
-
-
-# ------------------------------------------------------------------------------------------------ several seeds
-
-def test_errors_of_training_and_sampling_are_kept_apart():
-    rng = np.random.default_rng(0)
-    networks = rng.normal(10, 2, size=400)  # one training seed each
-    values = networks[:, None] + rng.normal(0, 0.5, size=(400, 5))  # five sampling seeds each
-    found = estimate(torch.tensor(values))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.error_training == pytest.approx(values.mean(1).std(ddof=1) / math.sqrt(400))
-    assert found.error_training == pytest.approx(math.sqrt(4 + 0.25 / 5) / 20, rel=0.1)
-    assert found.error_sampling == pytest.approx(0.5 / math.sqrt(2000), rel=0.1)
-    assert "(training)" in str(found) and "(sampling)" in str(found)
-
-
-def test_one_seed_gives_no_error_bar():
-    assert math.isnan(estimate([[1.0, 2.0]]).error_training) and estimate([[1.0, 2.0]]).error_sampling == pytest.approx(0.5)
-    assert math.isnan(estimate([[1.0], [2.0]]).error_sampling) and estimate([[1.0], [2.0]]).error_training == pytest.approx(0.5)
 
 
 # ----------------------------------------------------------------------------------------------------- references
