@@ -193,6 +193,7 @@ _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
+    **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run"], _PARTS),
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
                      "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "training.loop.learning_rate",
@@ -212,7 +213,7 @@ REASONS = {
                      "measure.references.open_reference"], _FILES),
     **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",
                      "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
-                     "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
+                     "explorer.strips.l0_key", "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
                      "study.ledger.theoretical_scale"], _SETTINGS),
     **dict.fromkeys(["losses.guided_s2dm_loss", "losses.guided_shrinkage", "denoisers.Guided", "denoisers.Guided.__call__",
                      "training.loop.drop_labels", "unet.UNet.with_classes"], _LABELS),

@@ -247,10 +247,10 @@ def test_a_sampler_that_diverges_is_a_sentence(page, monkeypatch):
     for scale, words in ((-1e3, "diverged"), (float("nan"), "finite")):
         with monkeypatch.context() as patch:
             patch.setattr(strips, "network", lambda name, scale=scale: lambda x, t: scale * x)
-            strips._rows.clear()
+            strips._finished.clear()
             send(page.skip, value=20)
             assert words in alarm(page)
-        strips._rows.clear()
+        strips._finished.clear()
         send(page.skip, value=21)
         works_again(page, replace(SMALL, skip=21))
 
