@@ -156,7 +156,8 @@ def test_a_sampler_that_diverges_is_reported_in_a_sentence():
 
 # ------------------------------------------------------------------------------------------------ settings and ends
 
-@pytest.mark.parametrize(("change", "words"), [({"frames": 2}, r"3\.\.12, not 2"), ({"skip": 100}, r"1\.\.99"), ({"tau": 0.4}, r"\[0.5, 1\], not 0.4"),
+@pytest.mark.parametrize(("change", "words"), [({"frames": 2}, r"3\.\.12, not 2"), ({"skip": 100}, r"1\.\.99"),
+                                              ({"tau": 0.4}, r"\[0.5, 1\], not 0.4"),
                                               ({"way": "arc"}, "slerp, lerp"), ({"first": -1}, "a seed"), ({"second": "cat"}, "a picture"),
                                               ({"sampler": "euler"}, "dpm-solver"), ({"eta": 2.0}, "eta")])
 def test_settings_out_of_range_are_refused_by_name(change, words):
