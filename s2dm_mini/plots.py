@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from .data.images import to_pixels
 from .samplers.common import CLEAN, Step
+from .support.checks import check_integer, shown
 
 # The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow: too pale for lines on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"
@@ -63,14 +64,10 @@ def image_grid(images: Tensor, columns: int = 8, scale: int | None = None, colum
     images: (N, 3, H, W), uint8, or floating in −1..1 (values outside are clipped). scale: dots per pixel; by default the
     largest integer for which the grid is at most 8 inches wide. Raises ValueError for other images and for columns below 1.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"images must be (N, 3, H, W) with N at least 1, not {tuple(images.shape)}.")
-    if not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images must be uint8, or floating in −1..1, not {images.dtype}.")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}.")
-    n, _, h, w = images.shape
-    columns, gap = min(columns, n), 4
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise ValueError(f"images must be (N, 3, H, W) with N at least 1, uint8 or floating in −1..1, not {shown(images)}.")
+    h, w = images.shape[2:]
+    columns, gap = min(check_integer("columns", columns, 1), len(images)), 4
     left = max(map(_width, row_labels)) + 3 * gap if row_labels else 0  # dots
     top = 20 if column_labels else 0
     if scale is None:

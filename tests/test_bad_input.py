@@ -200,7 +200,7 @@ REASONS = {
                      "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead"], _PARTS),
     **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
                      "measure.metrics.Estimate", "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
-                     "explorer.plane.Plane", "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment",
+                     "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment",
                      "theory.scales.Fit"], _RECORD),
     **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
                      "measure.references.reference", "measure.references.compute_reference", "measure.references.write_reference",

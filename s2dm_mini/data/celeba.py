@@ -2,9 +2,9 @@
 
     images = celeba("train")   # images.pixels (162770, 3, 64, 64) uint8
 
-The archive is untrusted input: no member is unpacked to a file, all names and sizes are compared with the list of splits before anything
-is read, and the size of a picture is checked before it is decoded. The file of pixels grows beside the archive under a temporary name,
-with a note of its finished part, and in the end takes its own name, which holds a fingerprint of the archive.
+The archive is untrusted input: no member is unpacked to a file, names and sizes are compared with the list of splits before anything is
+read, and the size of a picture is checked before it is decoded. The file of pixels grows under a temporary name, beside a note of its
+finished part, and takes its own name, with a fingerprint of the archive, when it is complete.
 """
 import hashlib
 import io
@@ -38,15 +38,12 @@ BLOCK = 1_000  # photographs between two notes of the finished part
 
 
 def celeba(split: str = "train", size: int = 64, folder: Path | str | None = None) -> Images:
-    """Aligned photographs of faces: 162,770 for training, 19,867 for validation ("valid"), 19,962 for the test.
+    """Aligned photographs of faces: 162,770 for training, 19,867 for validation ("valid"), 19,962 for the test; all labels are 0.
 
-    size: the side, 8 to 128 pixels. folder holds the archive and the list of splits as downloaded. As in the DDIM code, the 128×128
-    pixels around column 89, row 121 are scaled to size×size, by Pillow's bilinear filter, which averages when it shrinks. Distances can
-    be compared with published ones only for the same crop and scaling.
-
-    The first call reads the archive for some minutes. Later, pixels are mapped from a file and read when needed; writing into them
-    changes this process only. All labels are 0, because CelebA has attributes instead of classes. Raises ValueError for another split
-    or size, DataError if a file is missing, damaged or not CelebA's.
+    size: the side, 8 to 128 pixels. folder holds the archive and the list of splits as downloaded. As in the DDIM code, 128×128 pixels
+    around column 89, row 121 are scaled by Pillow's bilinear filter, which averages; compare distances only for the same crop and filter.
+    The first call reads the archive for some minutes; later ones map a file. Writing into the pixels changes this process only.
+    Raises ValueError for another split or size, DataError if a file is missing, damaged or not CelebA's.
     """
     check_name("split", split, SPLITS)
     pixels = mapped_pixels(Path(folder) if folder is not None else data_folder(), size)[split]

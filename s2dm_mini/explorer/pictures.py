@@ -19,9 +19,9 @@ from ..losses import shrinkage
 from ..plots import BLUE, STYLE, VERMILION, Picture, styled, tile
 from ..samplers import SAMPLERS
 from .ends import png_bytes
-from .plane import SKIPS, TAUS, Plane, nearest_cell
+from .plane import SKIPS, TAUS, nearest_cell
 from .setting import SCHEDULE, Setting
-from .strips import View, smoothness, views
+from .strips import Row, View, smoothness, views
 
 LEFT, GAP, LINE, STRIP = 88, 4, 19, 800  # dots: labels, between images, a line of text, the strip itself
 CELL, TOP = 64, 26  # dots: an image of the map, the labels above it
@@ -48,7 +48,7 @@ def draw(view: View) -> bytes:
     source = view.source if s.how == "trained" or s.tau < 1 else f"{view.source}, s_t = 1"
     ends = " to ".join(f"seed {end}" if isinstance(end, int) else "encoded picture" for end in (s.first, s.second))
     _write(pen, LEFT, 3 * down + 1, (
-        f"skip {s.skip}, τ {s.tau:g} · {source}", f"{ends}, {s.way}, {s.frames} frames · {_sampling(s)} · {_state(view)}",
+        f"skip {s.skip}, τ {s.tau:g} · {source}", f"{ends}, {s.way}, {s.frames} frames · {_sampling(s)} · {_state(view.slower)}",
         "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree"))
     return png_bytes(canvas)
 
@@ -63,20 +63,19 @@ def difference(a: Tensor, b: Tensor, amplify: int) -> Tensor:
     return (255 + (ink - 255) * change.abs().clamp(max=1)).round().to(torch.uint8)
 
 
-def draw_plane(view: Plane) -> bytes:
-    """The map of skip and τ as PNG bytes; a blue frame marks the cell nearest to the setting. `cell` gives the places of the cells."""
-    s, size = view.setting, view.pixels.shape[-1]
+def draw_plane(s: Setting, row: Row) -> bytes:
+    """The map of skip and τ, a row of `plane`, as PNG bytes. A blue frame marks the cell nearest to the setting; for places see `cell`."""
     right, bottom = cell(len(TAUS), len(SKIPS))
     canvas, pen = _canvas(right, bottom + 3 * LINE)
-    _paste(canvas, cell(0, 0), view.pixels, len(SKIPS), CELL // size, 2 * GAP)
+    _paste(canvas, cell(0, 0), row.pixels, len(SKIPS), CELL // row.pixels.shape[-1], 2 * GAP)
     x, y = cell(*nearest_cell(s))
     pen.rectangle((x - 3, y - 3, x + CELL + 2, y + CELL + 2), outline=BLUE, width=3)
     for column, skip in enumerate(SKIPS):
         pen.text((cell(0, column)[0] + CELL // 2, TOP // 2), f"skip {skip}", INK, _font(13), anchor="mm")
-    for row, tau in enumerate(TAUS):
-        pen.text((LEFT - 8, cell(row, 0)[1] + CELL // 2), f"τ {tau:g}", INK, _font(13), anchor="rm")
+    for line, tau in enumerate(TAUS):
+        pen.text((LEFT - 8, cell(line, 0)[1] + CELL // 2), f"τ {tau:g}", INK, _font(13), anchor="rm")
     first = f"seed {s.first}" if isinstance(s.first, int) else "the encoded picture"
-    _write(pen, 8, bottom + 2, (f"{first}, closed form for every skip and τ · {_state(view)}", _sampling(s), "τ = 1 is L₀"))
+    _write(pen, 8, bottom + 2, (f"{first}, closed form for every skip and τ · {_state(row)}", _sampling(s), "τ = 1 is L₀"))
     return png_bytes(canvas)
 
 
@@ -139,8 +138,8 @@ def _sampling(s: Setting) -> str:
     return f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
 
 
-def _state(view: View | Plane) -> str:
-    return "finished" if view.done else f"preview, step {view.step} of {view.steps}"
+def _state(row: Row) -> str:
+    return "finished" if row.done else f"preview, step {row.step} of {row.steps}"
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

@@ -1,6 +1,6 @@
 """The map of skip and τ: one latent drawn by S²-DM in closed form at every (skip, τ) of a table; a pure function of a `Setting`."""
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,25 +10,11 @@ from ..losses import shrinkage
 from ..schedule import per_image
 from ..support.machine import best_device
 from .ends import end_latent
-from .setting import SCHEDULE, Setting, family, grid, network
-from .strips import l0_key, run
+from .setting import SCHEDULE, Setting, family, network
+from .strips import Row, l0_key, run
 
 SKIPS = (1, 4, 9, 24, 49, 74, 99)
 TAUS = (1.0, 0.999, 0.99, 0.97, 0.9, 0.75, 0.5)
-
-
-@dataclass(frozen=True)
-class Plane:
-    """The map after some steps of the sampler."""
-
-    setting: Setting
-    step: int
-    steps: int
-    pixels: Tensor  # (len(TAUS)·len(SKIPS), 3, S, S) uint8, one τ after the other
-
-    @property
-    def done(self) -> bool:
-        return self.step == self.steps
 
 
 class ShrunkEach:
@@ -45,18 +31,15 @@ class ShrunkEach:
         return per_image(scale, x) * eps
 
 
-def plane(setting: Setting) -> Iterator[Plane]:
-    """The picture of the first end for all TAUS and SKIPS, coarse to fine, one `Plane` per sampler step. Raises as `views` does."""
+def plane(setting: Setting) -> Iterator[Row]:
+    """The pictures of the first end for all TAUS and SKIPS, one τ after the other, coarse to fine, one `Row` per sampler step.
+
+    Raises as `views` does.
+    """
     scales = torch.stack([shrinkage(SCHEDULE, skip, tau) for tau in TAUS for skip in SKIPS]).to(best_device())  # (B, T)
     denoiser = ShrunkEach(network(family(setting)[0].name), scales)
     key = ("plane", replace(l0_key(setting), second=0, way="slerp", frames=3))
-    steps = len(grid(setting))
-    for row in run(key, denoiser, _first_latents, setting):
-        yield Plane(setting, row.step, steps, row.pixels)
-
-
-def _first_latents(setting: Setting) -> Tensor:
-    return end_latent(setting.first, setting).expand(len(TAUS) * len(SKIPS), -1, -1, -1).contiguous()
+    return run(key, denoiser, lambda setting: end_latent(setting.first, setting).expand(len(scales), -1, -1, -1).contiguous(), setting)
 
 
 def nearest_cell(setting: Setting) -> tuple[int, int]:

@@ -23,13 +23,18 @@ DIVERGED = 4.0  # |x| beyond this is not a picture: those lie in −1..1
 
 @dataclass(frozen=True)
 class Row:
-    """The pictures of one network after some steps of the sampler."""
+    """Pictures drawn side by side, after `step` of `steps` steps of the sampler."""
 
     step: int
+    steps: int
     pixels: Tensor  # (frames, 3, S, S) uint8: x̂_0 at this step, or x_0 at the end
     times: tuple[float, ...]  # timesteps of the network evaluations so far
     eps_rms: tuple[float, ...]  # root mean square of ε predicted there; 1 for pure noise
     largest: float  # |x|: shows whether the sampler diverged
+
+    @property
+    def done(self) -> bool:
+        return self.step == self.steps
 
 
 @dataclass(frozen=True)
@@ -37,23 +42,19 @@ class View:
     """Both rows at one moment."""
 
     setting: Setting
-    steps: int
     l0: Row
     s2dm: Row
     source: str  # of the S²-DM row: the closed form, or the network's name
 
     @property
-    def step(self) -> int:
-        return min(self.l0.step, self.s2dm.step)
+    def slower(self) -> Row:
+        """The row with fewer steps made; finished rows stay whole while the other catches up."""
+        return min(self.l0, self.s2dm, key=lambda row: row.step)
 
     @property
     def comparable(self) -> bool:
         """Both rows are at the same step, so that their difference has a meaning."""
         return self.l0.step == self.s2dm.step
-
-    @property
-    def done(self) -> bool:
-        return self.step == self.steps
 
 
 class Listener:
@@ -76,13 +77,13 @@ def views(setting: Setting) -> Iterator[View]:
     """
     l0 = network(family(setting)[0].name)
     denoiser, source = s2dm(setting)
-    steps, key = len(grid(setting)), l0_key(setting)
+    key = l0_key(setting)
     s2dm_key = (source, key) if setting.how == "trained" else (setting.skip, setting.tau, key)
-    rows = [run(key, l0, latents, setting), run(s2dm_key, denoiser, latents, setting)]
-    current: list[Row | None] = [None, None]
-    while not all(row and row.step == steps for row in current):
-        current = [next(row, last) for row, last in zip(rows, current, strict=True)]
-        yield View(setting, steps, *current, source)
+    runs = [run(key, l0, latents, setting), run(s2dm_key, denoiser, latents, setting)]
+    rows: list[Row | None] = [None, None]
+    while not all(row and row.done for row in rows):
+        rows = [next(one, row) for one, row in zip(runs, rows, strict=True)]
+        yield View(setting, *rows, source)
 
 
 def l0_key(setting: Setting) -> Setting:
@@ -103,12 +104,12 @@ def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], s
         yield _finished[key]
         return
     x_T, listener = start(setting), Listener(denoiser)
-    noise = [torch.Generator(x_T.device).manual_seed(0) for _ in x_T]
+    noise, steps = [torch.Generator(x_T.device).manual_seed(0) for _ in x_T], len(grid(setting))
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of repeated timesteps, as in `grid`
         walk = trajectory(listener, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
     for number, step in enumerate(walk, 1):
         x = step.x if step.t == CLEAN else step.x0
-        row = Row(number, to_pixels(x).cpu(), tuple(listener.times), tuple(listener.rms), x.abs().max().item())
+        row = Row(number, steps, to_pixels(x).cpu(), tuple(listener.times), tuple(listener.rms), x.abs().max().item())
         if step.t != CLEAN:
             yield row
     _finished[key] = row  # after the walk, which on a GPU reports infinite values only at its end
@@ -132,7 +133,7 @@ def smoothness(row: Row) -> Tensor:
 def complaint(view: View) -> str:
     """A sentence if the finished strip is not made of pictures, else an empty string."""
     largest = max(view.l0.largest, view.s2dm.largest)
-    if not view.done or largest <= DIVERGED:
+    if not view.slower.done or largest <= DIVERGED:
         return ""
     s, reach = view.setting, f"values reach {largest:.3g}, pictures lie in −1 to 1"
     if view.l0.largest > DIVERGED:

@@ -215,7 +215,7 @@ class Explorer(widgets.VBox):
         for view in views(setting):
             if self._wanted is not None:
                 return
-            if view.done or time.monotonic() - drawn > PREVIEW_SECONDS:
+            if view.slower.done or time.monotonic() - drawn > PREVIEW_SECONDS:
                 self.strip.value, drawn = draw(view), time.monotonic()
         problem = self.first.problem or self.second.problem or complaint(view)
         self._say(problem or f"S²-DM row: {view.source}. {setting.evaluations} network evaluations a picture.", alarm=bool(problem))
@@ -233,10 +233,10 @@ class Explorer(widgets.VBox):
 
     def _draw_map(self, setting: Setting) -> None:
         self._say("drawing …")
-        for view in plane(setting):
+        for row in plane(setting):
             if self._wanted is not None:
                 return
-            self.map.value = draw_plane(view)
+            self.map.value = draw_plane(setting, row)
         self._say("Click a picture, or press Enter on it, to take its skip and τ.")
 
     def _say(self, sentence: str, alarm: bool = False) -> None:
