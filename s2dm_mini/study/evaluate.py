@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .. import checkpoints
 from ..checkpoints import open_network
@@ -77,20 +76,12 @@ def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddi
 
         signal_grid(drawn, columns).savefig(file, format="png")
     else:
-        _sheet(drawn, columns, enlarge).save(file, "PNG")
+        from PIL import Image
+
+        from ..plots import tile
+
+        Image.fromarray(tile(drawn, columns, enlarge)).save(file, "PNG")
     write_whole(out, file.getvalue())
     evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
     return (f"{n} {'images' if network.config.dimensions == 2 else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, "
             f"{evaluations} network evaluations each, {seconds:.1f} s on {device_name(place)}: {out}")
-
-
-def _sheet(pixels: Tensor, columns: int, enlarge: int):
-    """Images (N, C, S, S) uint8 as one picture, `columns` a row, white where there are none."""
-    from PIL import Image
-
-    n, channels, size, _ = pixels.shape
-    rows = -(-n // columns)
-    sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
-    sheet[:n] = pixels
-    grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
-    return Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)
