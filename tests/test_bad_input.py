@@ -38,6 +38,7 @@ from s2dm_mini.schedule import NoiseSchedule, timesteps
 from s2dm_mini.study import tables
 from s2dm_mini.study.plan import Group, experiment_of
 from s2dm_mini.support.checks import shown
+from s2dm_mini.support.machine import open_device
 from s2dm_mini.theory import gaussian
 from s2dm_mini.theory.gaussian import gaussian_ddim_variance
 from s2dm_mini.theory.scales import relative_scale, scale_of, scaled
@@ -162,6 +163,7 @@ CASES = {
     "explorer.ends.read_png": Case(read_png, {"png": to_png(PIXELS[0]), "size": 8}),
     "explorer.ends.to_png": Case(to_png, {"pixels": PIXELS[0]}),
     "explorer.ends.shape_picture": Case(shape_picture, {"number": 3}),
+    "support.machine.open_device": Case(open_device, {"name": "cpu"}),
     "explorer.ends.upload": Case(upload, {"name": "a.png", "content": to_png(PIXELS[0])}),
     "training.config.TrainConfig": Case(TrainConfig, {
         "data": "shapes", "preset": "tiny", "skip": 9, "tau": 0.9, "reading": "shared", "weighting": "p2", "only_steps": 10, "T": 100,
@@ -195,11 +197,13 @@ _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
                      "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
-                     "explorer.plane.ShrunkEach", "study.tables.holds", "training.loop.learning_rate",
+                     "explorer.plane.ShrunkEach", "study.tables.holds", "study.tables.network_facts",
+                     "study.tables.sampling_facts", "study.tables.distances", "study.tables.row_of", "training.loop.learning_rate",
                      "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead"], _PARTS),
     **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
                      "measure.metrics.Estimate", "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
-                     "explorer.plane.Plane", "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment",
+                     "explorer.plane.Plane", "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment", "study.plan.Setting",
+                     "study.plan.Family", "study.plan.fine_tuning",
                      "theory.scales.Fit"], _RECORD),
     **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
                      "measure.references.reference", "measure.references.compute_reference", "measure.references.write_reference",
@@ -208,7 +212,8 @@ REASONS = {
                      "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file", "checkpoints.sha256",
                      "checkpoints.schedule_of", "study.ledger.rows_of", "study.ledger.missing",
                      "study.ledger.table_of", "study.ledger.train_network", "study.ledger.sample_group", "study.ledger.measure_group",
-                     "study.ledger.predict", "training.loop.train", "checkpoints.open_network",
+                     "study.ledger.predict", "study.ledger.run_stage", "study.tables.add",
+                     "training.loop.train", "checkpoints.open_network",
                      "measure.references.open_reference"], _FILES),
     **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",
                      "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
@@ -221,7 +226,7 @@ REASONS = {
                      "support.machine.device_name", "unet.UNetConfig.to_dict", "unet.for_sampling", "support.machine.git_commit",
                      "checkpoints.network_hash", "checkpoints.images_seen", "checkpoints.manifest", "checkpoints.zoo",
                      "checkpoints.interop", "checkpoints.schedule_entry", "study.plan.Group.network_path", "study.plan.Group.samples_path",
-                     "support.machine.multiplies_bf16"], _NOTHING),
+                     "support.machine.multiplies_bf16", "support.machine.stamp"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
 MODULES = ("schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
@@ -235,7 +240,8 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
-         **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo"),
+         **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
+                         "study.classifier"),
                          "commands"),
          "study.verdicts": "tables that commands wrote", "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "__main__": "commands, whose options tyro checks"}

@@ -1,14 +1,57 @@
-"""The device, its name, the commit, and seeds: the facts a result is stamped with."""
+"""Devices and their names, the commit, the stamp of a result, and seeds."""
 import platform
+import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .checks import shown
+
+CPUINFO = Path("/proc/cpuinfo")  # Linux only
+
+
+def best_device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def open_device(name: str) -> torch.device:
+    """The device `cpu`, `cuda` or, by number, `cuda:1`; `auto` takes a GPU where there is one.
+
+    Raises ValueError for any other name and for a GPU that this machine lacks.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d\d?)?", name):
+        raise ValueError(f"device must be auto, cpu or cuda, not {shown(name)}.")
+    device, found = torch.device(best_device() if name == "auto" else name), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ValueError(f"device = {name} needs a GPU that PyTorch does not find here ({found} found): choose auto or cpu.")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's model and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    names = [line.split(":")[1].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware, and so faster than float32; False for a CPU outside Linux."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return any(flag in _cpuinfo() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def _cpuinfo() -> str:
+    return CPUINFO.read_text() if CPUINFO.exists() else ""
+
 
 def git_commit() -> str:
-    """The commit this package runs from, with a + if files differ from it; `unknown` outside a checkout."""
+    """The commit of this checkout, followed by + if tracked files differ from it; `unknown` outside a checkout."""
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -18,30 +61,15 @@ def git_commit() -> str:
     return commit + ("+" if changed else "")
 
 
+def stamp(device: torch.device) -> dict[str, str]:
+    """The last columns of a result: the device's name, PyTorch's version, the commit, and the date and time in UTC.
+
+    The keys are device, torch, commit and date, in this order.
+    """
+    return {"device": device_name(device), "torch": torch.__version__, "commit": git_commit(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
+
+
 def seed_of(*key: int) -> int:
-    """A 32-bit seed from several integers, such as (seed, step, shard), well mixed."""
+    """A 32-bit seed from several integers, such as (seed, step, shard), by NumPy's SeedSequence."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-
-def best_device() -> str:
-    """cuda where there is one, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16, which makes them faster than those of float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere training stays in float32
-    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-def device_name(device: torch.device) -> str:
-    """What to write beside a measurement: the GPU's name, or the CPU's model and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")  # Linux; elsewhere Python's own word for the processor must do
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} threads"
