@@ -88,9 +88,6 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
         columns: images in a row
         enlarge: side of a pixel in the picture, in pixels
         device: auto, cpu, cuda
-
-    Returns:
-        A sentence on the number of images and network evaluations, and on the time taken.
     """
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")

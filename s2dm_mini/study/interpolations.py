@@ -64,7 +64,7 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
         table: CSV file to append to; by default data/results/interpolation.csv
 
     Returns:
-        A row for each network and measure, also appended to the table: both means and their difference, with errors.
+        A row for each network and measure: both means and their difference, with errors.
     """
     if not checkpoints:
         raise ValueError("name at least one network to measure.")

@@ -47,9 +47,6 @@ def run_stage(stage: Literal["train", "sample", "measure"], group: Group, size: 
         out: folder for networks and samples
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/ledger-SIZE.csv
-
-    Returns:
-        What was sampled or measured, in words.
     """
     if stage == "train":
         train_network(size, group, out, device)
@@ -157,9 +154,6 @@ def predict(size: str = "cpu", table: Path | None = None) -> list[dict]:
     Args:
         size: of the ledger, quick, cpu or full
         table: CSV file to write; by default data/results/predictions-SIZE.csv
-
-    Returns:
-        The rows, which are also written to the table.
     """
     schedule, v = NoiseSchedule.linear(), cifar10_eigenvalues()
     cells = dict.fromkeys(replace(group, seed=0, steps=(n,)) for group in experiment_of(size).groups() for n in group.steps)

@@ -74,8 +74,6 @@ def fine_tuning(family: str, **changes) -> TrainConfig:
     return replace(base, **{"learning_rate": 0.4 * base.learning_rate, "warmup": 100, "images": None, "minutes": None, **changes})
 
 
-# ------------------------------------------------------------------------------------------------------- the ledger
-
 @dataclass(frozen=True)
 class Group:
     """A network, the scale of its ε, a sampler and some step counts: one line in a plot against steps."""
@@ -184,8 +182,6 @@ def experiment_of(size: str) -> Experiment:
     check_name("size", size, LEDGER_SIZES)
     return LEDGER_SIZES[size]
 
-
-# ---------------------------------------------------------------------------------------------------------- the zoo
 
 @dataclass(frozen=True)
 class Family:

@@ -81,9 +81,6 @@ def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm5
         steps: numbers of DDIM steps, on the quadratic grid
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/signals.csv
-
-    Returns:
-        A row for each network, or closed form, and number of steps, also appended to the table.
     """
     for setting in settings:
         check_name("settings", setting, SETTINGS)

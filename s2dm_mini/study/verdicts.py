@@ -21,8 +21,6 @@ from .tables import RESULTS, read_rows
 Rows = Iterable[dict[str, str]]
 
 
-# ------------------------------------------------------------------------------------------------------------ changes
-
 @dataclass(frozen=True)
 class Change:
     """The change of a distance against L_0's, relative to it: −0.05 is 5 % less."""
@@ -113,8 +111,6 @@ def count(cells: list[Change]) -> str:
     return (f"{better} of {len(cells)} cells clearly better, {worse} clearly worse, {len(cells) - better - worse} within the error; "
             f"changes from {100 * low:+.1f} % to {100 * high:+.1f} %")
 
-
-# ----------------------------------------------------------------------------------------------------------- verdicts
 
 @dataclass(frozen=True)
 class Verdict:
@@ -216,17 +212,12 @@ def other_results() -> dict[str, list[dict[str, str]]]:
     return {"strips": [row for row in strips if row["features_sha256"] == now], "cost": cost}
 
 
-# -------------------------------------------------------------------------------------------------------------- pages
-
 def write_report(size: str = "cpu", table: Path | None = None) -> str:
     """Judge each claim of the paper by the ledger, and write verdicts-SIZE.md beside its table.
 
     Args:
         size: of the ledger, quick, cpu or full
         table: the ledger; by default data/results/ledger-SIZE.csv
-
-    Returns:
-        The page, as Markdown.
     """
     table = table or table_of(size)
     text = report(size, table)

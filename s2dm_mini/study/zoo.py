@@ -30,9 +30,6 @@ def build_zoo(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str
         ship: copy them into data/checkpoints, where load_pretrained finds them, and their pictures into data/pictures
         device: auto, cpu, cuda
         table: CSV file for the measurements; by default data/results/evaluations.csv
-
-    Returns:
-        The folder. Raises KeyboardInterrupt if a training was stopped.
     """
     check_name("size", size, ZOO_SIZES)
     families = ZOO_SIZES[size]
