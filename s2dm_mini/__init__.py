@@ -2,7 +2,8 @@
 from .checkpoints import load_pretrained
 from .data.cifar10 import cifar10
 from .data.shapes import shapes
-from .denoisers import GaussianDenoiser, Guided, MixtureDenoiser, Shrunk
+from .denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk
+from .guidance import Guided
 from .losses import s2dm_loss, shrinkage, simple_loss, skip_step_loss
 from .samplers import SAMPLERS, sample, trajectory
 from .schedule import NoiseSchedule, timesteps

@@ -195,6 +195,8 @@ _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
+    **dict.fromkeys(["schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
+                     "losses.skip_coefficient", "losses.skip_term", "losses.mean_square"], _PARTS),
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
                      "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "study.tables.network_facts",
@@ -219,7 +221,7 @@ REASONS = {
                      "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
                      "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
                      "study.ledger.theoretical_scale"], _SETTINGS),
-    **dict.fromkeys(["losses.guided_s2dm_loss", "losses.guided_shrinkage", "denoisers.Guided", "denoisers.Guided.__call__",
+    **dict.fromkeys(["guidance.guided_s2dm_loss", "guidance.guided_shrinkage", "guidance.Guided", "guidance.Guided.__call__",
                      "training.loop.drop_labels", "unet.UNet.with_classes"], _LABELS),
     **dict.fromkeys(["schedule.NoiseSchedule.to", "data.images.fingerprint", "theory.gaussian.cifar10_eigenvalues",
                      "explorer.setting.families", "explorer.setting.network", "explorer.strips.forget", "support.machine.best_device",
@@ -229,7 +231,8 @@ REASONS = {
                      "support.machine.multiplies_bf16", "support.machine.stamp"], _NOTHING),
 }
 # Modules above these: what they are given goes straight into functions of the others, or is a command line or a figure.
-MODULES = ("schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
+MODULES = ("guidance",
+           "schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
            "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
            "measure.metrics", "measure.paths", "measure.references", "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")

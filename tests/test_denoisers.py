@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from s2dm_mini.denoisers import NO_LABEL, GaussianDenoiser, Guided, MixtureDenoiser, Shrunk
+from s2dm_mini.denoisers import NO_LABEL, GaussianDenoiser, MixtureDenoiser, Shrunk
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.samplers import sample
 from s2dm_mini.schedule import NoiseSchedule
@@ -295,7 +295,7 @@ def test_relative_scale_is_a_projection_in_float64():
     assert s == pytest.approx((ours * theirs).sum() / (theirs**2).sum(), rel=2e-9)
 
 
-# ------------------------------------------------------------------------------------------------- guidance
+# --------------------------------------------------------------------------------------------------- labels
 
 LABELS = torch.tensor([0, 4, 0])
 
@@ -314,42 +314,8 @@ def test_a_labelled_mixture_is_the_mixture_of_that_class():
     assert every(x, t).equal(alone[NO_LABEL])
 
 
-@pytest.mark.parametrize("weight", [-0.5, 0, 0.3, 1, 4])
-def test_guidance_is_its_formula_at_the_cost_of_one_call(weight):
-    x, t, label, asked = noise(4, 2, seed=7), torch.tensor([9, 200, 600, 999]), torch.tensor([0, 4, 4, 0]), []
-
-    def network(x, t, label):
-        asked.append(len(x))
-        return labelled()(x, t, label)
-
-    eps = Guided(network, label, weight)(x, t)
-    free, given = labelled()(x, t), labelled()(x, t, label)
-    torch.testing.assert_close(eps, (1 - weight) * free + weight * given, rtol=1e-10, atol=1e-12)
-    assert asked == [4 if weight in (0, 1) else 8]
-    torch.testing.assert_close(Guided(network, 4, weight)(x, t), Guided(network, torch.full((4,), 4), weight)(x, t))
-
-
-def test_shrinking_before_guidance_or_after_is_the_same():
-    s, x, t = shrinkage(SCHEDULE, 49, 0.5), noise(4, 2, seed=8), torch.tensor([40, 200, 600, 999])
-    after = Shrunk(Guided(labelled(), 4, 3.0), s)(x, t)
-    torch.testing.assert_close(Guided(Shrunk(labelled(), s), 4, 3.0)(x, t), after, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(after, s[t][:, None] * Guided(labelled(), 4, 3.0)(x, t), rtol=1e-12, atol=1e-14)
-
-
-def test_guided_samples_go_where_the_class_is():
-    x_T = noise(200, 2, seed=9)
-    away = {w: (sample(Guided(labelled(), 4, w), x_T, SCHEDULE, steps=50) - MEANS[1]).norm(dim=1) for w in (0, 1)}
-    assert away[1].mean() < 0.6 < away[0].mean()  # its one component has standard deviation 0.4
-
-
-def test_labels_and_weights_that_are_refused():
+def test_labels_that_are_refused():
     x, t = noise(2, 2), torch.tensor([3, 4])
-    with pytest.raises(ValueError, match="3 labels cannot go with 2 images"):
-        Guided(labelled(), torch.tensor([0, 4, 0]), 2)(x, t)
-    with pytest.raises(ValueError, match="label must be one whole number"):
-        Guided(labelled(), 0.5, 2)
-    with pytest.raises(ValueError, match="weight must be finite"):
-        Guided(labelled(), 0, float("inf"))
     with pytest.raises(ValueError, match="made without labels"):
         MixtureDenoiser(MEANS, STDS, SCHEDULE)(x, t, torch.tensor([0, 0]))
     with pytest.raises(ValueError, match=r"labels must be among \[0, 4\], or -1 for none, not \[3\]"):
@@ -380,7 +346,6 @@ NORMAL, SLANTED = GaussianDenoiser(torch.zeros(2), torch.ones(2), SCHEDULE), tor
     (lambda: MixtureDenoiser(MEANS, STDS, SCHEDULE, "x"), "weights must be real numbers"),
     (lambda: MixtureDenoiser(MEANS, STDS, SCHEDULE)(X, T_TWO[:1]), "t must hold one timestep an image"),
     (lambda: Shrunk(None, 1.0), "denoiser must be a function"),
-    (lambda: Guided(NORMAL, torch.zeros(1, 2, dtype=torch.int64), 2), r"label must be one whole number or \(B,\)"),
     (lambda: relative_scale(None, NORMAL, X, 3, SCHEDULE), "denoiser must be a function"),
     (lambda: relative_scale(NORMAL, None, X, 3, SCHEDULE), "baseline must be a function"),
     (lambda: relative_scale(NORMAL, NORMAL, X.long(), 3, SCHEDULE), "x0 must be a floating tensor"),
@@ -409,10 +374,9 @@ def test_relative_scale_at_either_end_of_time():
         assert relative_scale(Shrunk(NORMAL, 0.5), NORMAL, X, t, SCHEDULE) == pytest.approx(0.5)
 
 
-def test_labels_go_through_in_their_place_and_as_int64():
+def test_labels_go_through_in_their_place():
     def network(x, t, label):
         assert t is T_TWO and label.dtype == torch.int64
         return x
 
     Shrunk(network, 0.5)(X, T_TWO, torch.tensor([1, 2]))
-    Guided(network, torch.tensor([1, 2], dtype=torch.int32), 1.0)(X, T_TWO)

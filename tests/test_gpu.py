@@ -29,7 +29,7 @@ from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here, and these tests compare one with the CPU")
 SCHEDULE = NoiseSchedule.linear()
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
-DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.order]
+DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.deterministic]
 
 
 def noise(*shape, dtype=torch.float32):

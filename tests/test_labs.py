@@ -145,6 +145,13 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     broken = lab == LABS[0]  # once is enough
     if broken:
         (tmp_path / "in" / "broken.ipynb").write_text("not a notebook")
+        (tmp_path / "in" / "notes.pdf").write_text("%PDF")
+        (tmp_path / "in" / "folder").mkdir()
+        solved = nbformat.read(tmp_path / "in" / "solved.ipynb", as_version=4)
+        solved.metadata["kernelspec"] = {"name": "conda-env-foo", "display_name": "foo", "language": "python"}
+        nbformat.write(solved, tmp_path / "in" / "conda.IPYNB")
+        with zipfile.ZipFile(tmp_path / "in" / "solved.ZIP", "w") as archive:
+            archive.write(tmp_path / "in" / "conda.IPYNB", "lab.ipynb")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the kernels', which conftest.py does not reach
     options = ["--graders", str(tmp_path / "graders"), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["grade.py", lab, str(tmp_path / "in"), *options])
@@ -153,10 +160,13 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     with open(tmp_path / lab / "grades.csv", newline="") as file:
         rows = {row.pop("submission"): row for row in csv.DictReader(file)}
     points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
-    assert points == {"solved.ipynb": POINTS[lab], "untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
+    solved = ["solved.ipynb", "conda.IPYNB", "solved.ZIP"] if broken else ["solved.ipynb"]
+    assert points == dict.fromkeys(solved, POINTS[lab]) | {"untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
     assert float(rows["solved.ipynb"]["total"]) == 20
     if broken:
-        assert rows["broken.ipynb"]["note"] and rows["broken.ipynb"]["total"] == ""
+        reasons = {"broken.ipynb": "cannot be read", "notes.pdf": "neither a notebook", "folder": "is a folder"}
+        assert {name for name, row in rows.items() if row["note"]} == set(reasons)
+        assert all(reason in rows[name]["note"] and rows[name]["total"] == "" for name, reason in reasons.items())
         assert "broken.ipynb: NOT GRADED" in capsys.readouterr().out
 
 

@@ -1,4 +1,5 @@
 """What a stored notebook must be, so that a reader without a kernel sees everything, and sees what its code does today."""
+import ast
 import json
 import re
 import subprocess
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 
 from s2dm_mini.series.refresh import RefreshError, refresh, source_sha256
@@ -153,3 +155,16 @@ def test_a_notebook_that_fails_is_left_as_it_was(tiny):
     nbformat.write(notebook, tiny)
     done = subprocess.run([sys.executable, "-m", "s2dm_mini", "refresh", str(tiny)], capture_output=True, text=True)
     assert done.returncode == 1 and "error: 99_tiny.ipynb stopped" in done.stderr and "Traceback" not in done.stderr
+
+
+@each_stored
+def test_papermill_knows_every_parameter_with_type_and_comment(path):
+    """As `papermill --help-notebook` reads them: it takes one assignment a line."""
+    cell, = (cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", []))
+    names = [target.id for line in ast.parse(cell.source).body for target in ast.walk(line)
+             if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)]
+    found = papermill.inspect_notebook(str(path))
+    assert list(found) == names
+    for name, parameter in found.items():
+        assert parameter["inferred_type_name"] not in ("", "None"), f"{name} has no type"
+        assert parameter["help"], f"{name} has no comment"

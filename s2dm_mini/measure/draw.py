@@ -33,7 +33,7 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
         raise ValueError(f"n must be at least 1, not {n}.")
     device = torch.device(device)
     batch = batch or (64 if device.type == "cpu" else 500)
-    random = SAMPLERS[sampler].order == 0 or eta > 0 if sampler in SAMPLERS else False
+    random = sampler in SAMPLERS and (not SAMPLERS[sampler].deterministic or eta > 0)
     for i, x_T in zip(range(0, n, batch), starting_noise(n, shape, seed).split(batch), strict=True):
         noise = [torch.Generator(device).manual_seed(seed_of(seed, 1, j)) for j in range(i, i + len(x_T))] if random else None
         x = sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)

@@ -1,20 +1,21 @@
-"""What every sampler needs: the step it yields, pairs of timesteps, ᾱ as plain numbers, and a checked network call.
+"""Parts that all samplers share: the step they yield, ᾱ as plain numbers, fresh noise, and the checked network call.
 
-Coefficients are Python floats computed in float64 on the host, so that no sampler ever copies from a GPU or waits for it.
+Coefficients are Python floats computed in float64 on the CPU, so that no sampler copies from a GPU or waits for it.
 """
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..schedule import NoiseSchedule
-from ..support.checks import check_eps, check_generator
+from ..schedule import NoiseSchedule, lookup
+from ..support.checks import check_eps
 
-# Where random samplers take their noise from: one generator for the batch, or one an image, so that image i is the same
-# whatever it shares a batch with.
+# Source of the noise that random samplers add: one generator for the batch, or one an image, which makes image i independent of
+# the batch it is drawn in.
 NoiseSource = torch.Generator | list[torch.Generator] | None
+Stride = tuple[int, int, float, float]  # t, s, ᾱ_t, ᾱ_s
 CLEAN = -1  # the "timestep" of the finished picture, where ᾱ = 1
 
 
@@ -23,26 +24,13 @@ class Step(NamedTuple):
 
     t: int  # timestep reached; CLEAN at the end
     x: Tensor  # state there, (B, ...)
-    x0: Tensor  # x̂_0 that the denoiser foresaw on the way, (B, ...)
+    x0: Tensor  # x̂_0 predicted during the step, (B, ...)
 
 
-def pairs(grid: list[int]) -> Iterator[tuple[int, int]]:
-    """(t, s) for each step from t down to s; the last s is CLEAN."""
-    return zip(grid, grid[1:] + [CLEAN], strict=True)
-
-
-class AlphaBar:
-    """ᾱ as a float, for a timestep of the schedule, a time between two of them, or CLEAN.
-
-    A schedule kept on a GPU is read once, before the first step.
-    """
-
-    def __init__(self, schedule: NoiseSchedule):
-        self.schedule = schedule.to("cpu")
-
-    def __call__(self, t: float) -> float:
-        dtype = torch.int64 if isinstance(t, int) else torch.float64
-        return 1.0 if t == CLEAN else self.schedule.alpha_bar_at(torch.tensor(t, dtype=dtype)).item()
+def strides(grid: list[int], schedule: NoiseSchedule) -> Iterator[Stride]:
+    """(t, s, ᾱ_t, ᾱ_s) of each step from t down to s; the last s is CLEAN, with ᾱ = 1."""
+    alpha_bar = [*lookup(schedule.alpha_bar, torch.tensor(grid)).tolist(), 1.0]
+    return zip(grid, [*grid[1:], CLEAN], alpha_bar[:-1], alpha_bar[1:], strict=True)
 
 
 def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:
@@ -61,57 +49,38 @@ def fresh_noise(x: Tensor, generator: NoiseSource) -> Tensor:
 
 
 class NoisePredictor:
-    """eps = predict(x, t): the denoiser, asked for a whole batch x (B, ...) at one time t, and its answer checked.
+    """eps = predict(x, t): calls the denoiser for a batch x (B, ...) at one time t and checks the answer.
 
-    The shape is checked at each call. Whether the values are finite is checked on the device, which only notes the number
-    of the first bad tensor; `check` reads the note and raises. On a CPU that happens at each call; on a GPU reading makes
-    the host wait, so `trajectory` reads once, after the last step.
+    The shape is checked at each call. A test for NaN and infinite values runs on the device and notes the number of the first
+    bad tensor; `check` reads the note and raises ValueError. On a CPU that happens at each call. On a GPU reading would make
+    the CPU wait, so `trajectory` reads once, after the last step.
     """
 
     def __init__(self, denoiser: Denoiser, x_T: Tensor, steps: int, check_each_call: bool):
         self.denoiser, self.steps, self.check_each_call = denoiser, steps, check_each_call
-        self.step = 1  # the step under way, counted by `trajectory`
-        self.seen = []  # what each tensor looked at was, in words
+        self.step = 1  # the current step, counted by `trajectory`
+        self.complaints = []  # the error for each tensor tested
         self.first_bad = torch.full((), torch.iinfo(torch.int64).max, device=x_T.device)
-        self._look_at(x_T, "x_T holds NaN or infinite values.")
+        self.test(x_T, "x_T holds NaN or infinite values.")
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
-        # Whole timesteps travel as integers, so that denoisers may look them up in tables.
+        # Whole timesteps are passed as integers, so that denoisers may look them up in tables.
         eps = self.denoiser(x, torch.full((len(x),), int(t) if t == int(t) else t, device=x.device))
         where = f"at t = {t:g}, in step {self.step} of {self.steps},"
         check_eps(eps, x, f"{where} ")
-        self._look_at(eps, f"{where} the denoiser returned NaN or infinite values.")
+        self.test(eps, f"{where} the denoiser returned NaN or infinite values.")
         return eps.to(x.dtype)
 
-    def look_at_the_end(self, x: Tensor) -> None:
-        self._look_at(x, f"what came out after step {self.steps}, the last, holds NaN or infinite values; take more steps, "
-                         "or x_T in float32.")
-
-    def _look_at(self, tensor: Tensor, complaint: str) -> None:
+    def test(self, tensor: Tensor, complaint: str) -> None:
+        """Note whether the tensor holds NaN or infinite values, without reading from the device."""
         bad = ~tensor.isfinite().all()
-        self.first_bad = torch.where(bad, self.first_bad.clamp(max=len(self.seen)), self.first_bad)
-        self.seen.append(complaint)
+        self.first_bad = torch.where(bad, self.first_bad.clamp(max=len(self.complaints)), self.first_bad)
+        self.complaints.append(complaint)
         if self.check_each_call:
             self.check()
 
     def check(self) -> None:
-        """Raise ValueError if anything so far was not finite, naming the first: its t and its step."""
+        """Raise ValueError if a tensor so far was not finite; the message names the first one, its t and its step."""
         first = int(self.first_bad)
-        if first < len(self.seen):
-            raise ValueError(self.seen[first])
-
-
-def check_devices(denoiser: Denoiser, x_T: Tensor, generator: NoiseSource) -> None:
-    """Raise ValueError unless network, noise and its generator share a device, as far as that shows before the first call."""
-    for g in generator if isinstance(generator, list) else [generator]:
-        check_generator(g)
-    weight = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
-    if weight is not None and weight.device != x_T.device:
-        raise ValueError(f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...).")
-    if isinstance(generator, list) and len(generator) != len(x_T):
-        raise ValueError(f"a list of generators needs one an image: {len(generator)} for the {len(x_T)} images of x_T.")
-    # A generator made for "cuda" may serve any cuda:i, so only the kinds are compared.
-    for g in generator if isinstance(generator, list) else [generator]:
-        if g is not None and g.device.type != x_T.device.type:
-            raise ValueError(f"generator is on {g.device} but x_T on {x_T.device}; make it with "
-                             f"torch.Generator(device={x_T.device.type!r}).")
+        if first < len(self.complaints):
+            raise ValueError(self.complaints[first])

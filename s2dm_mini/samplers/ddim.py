@@ -1,10 +1,10 @@
-"""DDIM (Song, Meng and Ermon, 2021): keep the predicted noise, change how much of it there is."""
+"""DDIM (Song, Meng and Ermon, 2021): predict the noise once a step, then move to the next noise level."""
 from collections.abc import Iterator
 
 from torch import Tensor
 
 from ..schedule import NoiseSchedule
-from .common import AlphaBar, NoisePredictor, NoiseSource, Step, fresh_noise, pairs, predicted_x0
+from .common import NoisePredictor, NoiseSource, Step, fresh_noise, predicted_x0, strides
 
 
 def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSchedule, eta: float = 0.0,
@@ -13,9 +13,7 @@ def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSch
 
     x (B, ...) noise at grid[0]. η = 0 adds no noise: the same x gives the same picture. x̂_0 is not clipped.
     """
-    alpha_bar = AlphaBar(schedule)
-    for t, s in pairs(grid):
-        a_t, a_s = alpha_bar(t), alpha_bar(s)
+    for t, s, a_t, a_s in strides(grid, schedule):
         eps = predict(x, t)
         x0 = predicted_x0(x, eps, a_t)
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)  # 0 on the last step, where a_s = 1
@@ -28,7 +26,7 @@ def ddim(predict: NoisePredictor, x: Tensor, grid: list[int], schedule: NoiseSch
 def transfer(x: Tensor, eps: Tensor, a_t: float, a_s: float) -> Tensor:
     """One DDIM step with η = 0 and any ε: x_s/√ᾱ_s = x_t/√ᾱ_t + (ρ_s − ρ_t)·ε, where ρ = √((1−ᾱ)/ᾱ).
 
-    This is an Euler step of the ODE d(x/√ᾱ) = ε dρ (DDIM, equation 14), exact if ε does not change on the way.
+    This is an Euler step of the ODE d(x/√ᾱ) = ε dρ (DDIM, equation 14), exact if ε is constant over the step.
     """
     psi = (a_s / a_t) ** 0.5
     return psi * x + ((1 - a_s) ** 0.5 - psi * (1 - a_t) ** 0.5) * eps

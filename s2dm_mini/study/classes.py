@@ -15,7 +15,7 @@ from ..checkpoints import open_network, schedule_of
 from ..data import load_data
 from ..data.images import Images, to_pixels
 from ..data.shapes import read_factors
-from ..denoisers import Guided, Labelled
+from ..guidance import Guided, Labelled
 from ..measure import metrics
 from ..measure.draw import starting_noise
 from ..measure.features import ClassifierFeatures

@@ -160,7 +160,7 @@ def predict(size: str = "cpu", table: Path | None = None) -> list[dict]:
     found = []
     for group in bar("predicting", iterable=list(cells)):
         factor, [steps] = theoretical_scale(group, schedule), group.steps
-        if SAMPLERS[group.sampler].order == 0 or factor is None:
+        if not SAMPLERS[group.sampler].deterministic or factor is None:
             continue
         l0, ours = (gaussian_variance(v, schedule, group.sampler, steps, group.spacing, scale) for scale in (1.0, factor))
         distance_l0, distance = (float((out.sqrt() - v.sqrt()).square().sum()) for out in (l0, ours))

@@ -47,7 +47,7 @@ def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
     """
     check_name("sampler", sampler, SAMPLERS)
     check_kind("schedule", schedule, NoiseSchedule)
-    if SAMPLERS[sampler].order == 0:
+    if not SAMPLERS[sampler].deterministic:
         raise ValueError(f"{sampler} adds noise on its way; the prediction is for deterministic samplers, such as ddim.")
     v = check_numbers("eigenvalues", eigenvalues, low=0)
     if v.ndim != 1 or not len(v):

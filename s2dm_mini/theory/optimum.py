@@ -116,7 +116,7 @@ def _tau(log_odds: float) -> float:
 
 def _walk(denoiser: Denoiser, x: Tensor, schedule: NoiseSchedule, sampler: str, steps: int, spacing: str) -> Tensor:
     """`samplers.sample`, but not in inference mode: derivatives pass through every step."""
-    if SAMPLERS[sampler].order == 0:
+    if not SAMPLERS[sampler].deterministic:
         raise ValueError(f"{sampler} adds noise on its way; an exact distance needs a deterministic sampler, such as ddim.")
     grid = schedule.timesteps(steps, spacing).tolist()
     for step in SAMPLERS[sampler].run(NoisePredictor(denoiser, x, len(grid), check_each_call=False), x, grid, schedule):

@@ -1,5 +1,6 @@
 """Every sampler against what must hold: formulas, exact integrals, orders of convergence, counted calls, and bad input."""
 import gc
+import importlib
 import math
 import re
 from itertools import islice
@@ -15,15 +16,15 @@ from torch import nn
 
 from s2dm_mini import SAMPLERS, GaussianDenoiser, MixtureDenoiser, NoiseSchedule, Shrunk, sample, shrinkage, trajectory
 from s2dm_mini.data.points import RING_STD, ring_means
-from s2dm_mini.samplers import _walk
-from s2dm_mini.samplers.common import CLEAN, NoisePredictor, fresh_noise
+from s2dm_mini.samplers import Sampler, _walk
+from s2dm_mini.samplers.common import CLEAN, NoisePredictor, Step, fresh_noise, strides
 from s2dm_mini.samplers.deis import deis_coefficients
 from s2dm_mini.schedule import SPACINGS, per_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:the (quadratic|logsnr) grid")
 SCHEDULE = NoiseSchedule.linear()
 RING = MixtureDenoiser(ring_means(), RING_STD, SCHEDULE)
-DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.order > 0]
+DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.deterministic]
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
@@ -88,7 +89,7 @@ def test_one_point_of_data_is_found_in_any_number_of_steps(name, steps):
     assert [step.t for step in walk] == grid[1:].tolist() + [CLEAN]
     for t, state, x0 in walk:
         torch.testing.assert_close(x0, mu.expand_as(x), rtol=0, atol=1e-10)
-        if SAMPLERS[name].order:
+        if SAMPLERS[name].deterministic:
             a = 1.0 if t == CLEAN else SCHEDULE.alpha_bar[t].item()
             torch.testing.assert_close(state, a**0.5 * mu + (1 - a) ** 0.5 * eps, rtol=0, atol=1e-11)
     torch.testing.assert_close(walk[-1].x, mu.expand_as(x), rtol=0, atol=1e-10)
@@ -247,7 +248,7 @@ def test_any_grid_dtype_and_shape(name, T, share, spacing, dtype, shape, cosine)
         assert x.shape == x0.shape == shape and x.dtype == x0.dtype == dtype and bool(x.isfinite().all())
     again = sample(denoiser, x_T, schedule, name, steps, spacing, generator=seeded())
     assert torch.equal(again, walk[-1].x)
-    if SAMPLERS[name].order:
+    if SAMPLERS[name].deterministic:
         halves = [sample(denoiser, part, schedule, name, steps, spacing) for part in (x_T[:1], x_T[1:])]
         assert torch.equal(torch.cat(halves), again)
 
@@ -284,7 +285,7 @@ def test_x_T_and_the_seed_decide_the_sample(name):
     before = x_T.clone()
     first, again, other = (sample(RING, x_T, SCHEDULE, name, 9, generator=seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and torch.equal(x_T, before)
-    assert torch.equal(first, other) == (SAMPLERS[name].order > 0)
+    assert torch.equal(first, other) == SAMPLERS[name].deterministic
 
 
 @every_sampler
@@ -441,6 +442,44 @@ def test_answer_not_finite_is_reported_at_the_end_on_a_gpu(name):
         next(walk)
 
 
+# ------------------------------------------------------------------------------------------------ the registry
+
+def test_a_new_sampler_is_one_function_and_one_line(monkeypatch):
+    def euler(predict, x, grid, schedule):
+        """An Euler step of d(x/√ᾱ) = ε dρ, in its own words; twice the network calls it needs."""
+        for t, s, a_t, a_s in strides(grid, schedule):
+            eps = (predict(x, t) + predict(x, t)) / 2
+            x0 = (x - math.sqrt(1 - a_t) * eps) / math.sqrt(a_t)
+            x = math.sqrt(a_s) * (x / math.sqrt(a_t) + (math.sqrt(1 / a_s - 1) - math.sqrt(1 / a_t - 1)) * eps)
+            yield Step(s, x, x0)
+
+    monkeypatch.setitem(SAMPLERS, "mine", Sampler(euler, "Euler, twice", order=1, nfe=lambda steps: 2 * steps))
+    denoiser, x_T = GaussianData(0.25, SCHEDULE), noise(5, 2)
+    x = sample(denoiser, x_T, SCHEDULE, "mine", 7, "quadratic", generator=seeded())
+    assert len(denoiser.asked) == SAMPLERS["mine"].nfe(7) == 14 and SAMPLERS["mine"].deterministic
+    torch.testing.assert_close(x, sample(denoiser, x_T, SCHEDULE, "ddim", 7, "quadratic"), rtol=1e-10, atol=1e-12)
+    walk = list(trajectory(denoiser, x_T, SCHEDULE, "mine", 7, "quadratic"))
+    assert [step.t for step in walk] == [*SCHEDULE.timesteps(7, "quadratic").tolist()[1:], CLEAN] and torch.equal(walk[-1].x, x)
+
+
+def test_a_new_sampler_that_adds_noise_takes_the_generator(monkeypatch):
+    def only_noise(predict, x, grid, schedule, generator=None):
+        for t, s, _, _ in strides(grid, schedule):
+            yield Step(s, fresh_noise(x, generator), predict(x, t))
+
+    monkeypatch.setitem(SAMPLERS, "mine", Sampler(only_noise, "noise", order=0))
+    assert not SAMPLERS["mine"].deterministic
+    assert torch.equal(sample(RING, noise(3, 2), SCHEDULE, "mine", 1, generator=seeded(4)),
+                       torch.randn(3, 2, generator=seeded(4), dtype=torch.float64))
+
+
+def test_no_sampler_hides_its_module():
+    from s2dm_mini import samplers
+
+    for name in ("common", "ddim", "ddpm", "deis", "dpm_solver", "pndm"):
+        assert getattr(samplers, name) is importlib.import_module(f"s2dm_mini.samplers.{name}")
+
+
 # --------------------------------------------------------------------------------- what no exact outcome shows
 
 def test_the_registry():
@@ -450,6 +489,7 @@ def test_the_registry():
     titles |= {f"rhoab-deis-{q}": (f"ρAB-DEIS, q = {q}", q + 1) for q in (1, 2, 3)}
     assert {name: (sampler.title, sampler.order) for name, sampler in SAMPLERS.items()} == titles
     for name, sampler in SAMPLERS.items():
+        assert sampler.deterministic == (name not in ("ddpm", "ddpm-large"))
         if "deis" in name:
             assert sampler.run.keywords == {"q": int(name[-1]), "variable": "rho" if name.startswith("rho") else "t"}
 
@@ -521,7 +561,7 @@ def test_networks_of_another_precision_leave_x_in_its_own():
     (lambda: sample(RING, noise(2, 2), SCHEDULE, generator=3), "generator must be a torch.Generator or None, not 3"),
     (lambda: sample(RING, noise(2, 2) * math.nan, SCHEDULE), r"x_T holds NaN or infinite values\.$"),
     (lambda: sample(lambda x, t: torch.full_like(x, 3e38), noise(2, 2, dtype=torch.float32), SCHEDULE, "ddim", 1, "trailing"),
-     "what came out after step 1, the last, holds NaN or infinite values"),
+     "the result of step 1, the last, holds NaN or infinite values"),
 ])
 def test_a_refusal_names_what_it_refuses(call, said):
     with pytest.raises(ValueError, match=f"^{said}"):

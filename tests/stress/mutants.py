@@ -33,6 +33,7 @@ SURVIVORS = Path(__file__).with_name("survivors.md")
 # A module's own tests, not those of others that happen to use it.
 TARGETS = {
     "schedule": "test_schedule.py", "losses": "test_losses.py", "denoisers": "test_denoisers.py", "latents": "test_latents.py",
+    "guidance": "test_guidance.py",
     **{f"samplers.{name}": "samplers/test_samplers.py" for name in ("common", "ddim", "ddpm", "deis", "dpm_solver", "pndm", "__init__")},
 }
 # What the tests import and nobody mutates, loaded before the forks.

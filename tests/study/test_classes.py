@@ -8,7 +8,8 @@ import torch
 from s2dm_mini import NoiseSchedule, UNet, data, sample, shapes
 from s2dm_mini.checkpoints import save_model
 from s2dm_mini.data.shapes import SHAPES
-from s2dm_mini.denoisers import Guided, Shrunk
+from s2dm_mini.denoisers import Shrunk
+from s2dm_mini.guidance import Guided
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.measure import metrics, references
 from s2dm_mini.measure.draw import starting_noise
