@@ -1,5 +1,4 @@
 """The command line, `python -m s2dm_mini COMMAND`: the options of a command are the arguments of its function."""
-import os
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from .study.tables import ResultsError
 from .support.checks import check_name
 from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
+from .training.processes import is_first_process
 from .training.run import TrainingError
 from .training.watched import train_with_bar
 
@@ -39,7 +39,7 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     if record is not None and outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
         raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+    if not is_first_process():
         return
     if record is None:
         print(f"Nothing left to train: the run in {config.out} has already spent this budget.")

@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors files whose header says what they are; and the zoo of shipped ones.
+"""Checkpoints: safetensors files with a JSON header; and the zoo of shipped networks.
 
-The header holds one JSON text under the key `s2dm_mini`: the network's configuration (a `UNetConfig`, or what diffusers
-calls the configuration of a `UNet2DModel`) and the record of its training. Nothing is ever unpickled.
+The header entry `s2dm_mini` holds the network's configuration (of a `UNet`, or diffusers' own of a `UNet2DModel`) and the record of
+its training. Files are untrusted input: sizes are limited, and nothing is unpickled.
 """
 import hashlib
 import importlib
@@ -15,37 +15,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from . import checkpoints
 from .schedule import NoiseSchedule
 from .support.checks import shown
-from .support.files import MAX_HEADER, write_whole
+from .support.files import MAX_HEADER, reason, write_whole
 from .unet import UNet, UNetConfig
 
-_PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # where a wheel carries data/checkpoints
+_PACKAGED = Path(__file__).resolve().parent / "checkpoints_shipped"  # data/checkpoints in a wheel
 ZOO = _PACKAGED if _PACKAGED.exists() else Path(__file__).resolve().parent.parent / "data" / "checkpoints"
-MAX_BYTES = 2 << 30  # more than any preset's full training state
+MAX_BYTES = 2 << 30  # the training state of any preset is smaller
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged or of another kind; the message says which file and why."""
+    """A checkpoint that is missing, damaged or of another kind; the message names the file and the reason."""
 
 
 def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: dict) -> None:
-    """Write named tensors and a JSON header, whole or not at all. Raises WriteError."""
+    """Write named tensors and a JSON header. Raises WriteError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(Path(path), save(tensors, metadata={"s2dm_mini": json.dumps(header)}))
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
-    """Read back what `write_tensors` wrote: (tensors, header). Raises CheckpointError."""
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{path} has {size:,} bytes, more than any checkpoint of this package ({MAX_BYTES:,}).")
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    """Read the tensors and the header of a file by `write_tensors`. Raises CheckpointError."""
+    content = _read(Path(path))
     try:
         length = int.from_bytes(content[:8], "little")
         if length > MAX_HEADER:
@@ -61,39 +53,49 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     return tensors, header
 
 
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_BYTES else None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if content is None:
+        raise CheckpointError(f"{path} has {size:,} bytes, more than any checkpoint of this package ({MAX_BYTES:,}).")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content. Raises CheckpointError if it cannot be read."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
 def save_model(path: Path | str, model: nn.Module, record: dict, dtype: torch.dtype = torch.float16) -> None:
-    """Write the weights of a `UNet` or `DiffusersDenoiser`, rounded to `dtype`, with its configuration and the record of its training."""
+    """Write a `UNet` or `DiffusersDenoiser`: its weights, rounded to `dtype`, its configuration and its training record."""
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     write_tensors(path, tensors, {"unet": model.config.to_dict(), "record": record})
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
-    """Read what `save_model` wrote: the network in float32, in eval mode, without gradients; and its training record."""
+    """Read a network by `save_model`, in float32, in eval mode, without gradients, and its training record. Raises CheckpointError."""
     tensors, header = read_tensors(path)
     try:
-        model = _without_weights(header["unet"])
+        config = header["unet"]
+        if isinstance(config, dict) and "_class_name" in config:  # a configuration of diffusers
+            model = interop().without_weights(config)
+        else:
+            with torch.device("meta"):  # shapes only, so that a header cannot claim more memory than the file holds
+                model = UNet(UNetConfig(**config))
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not hold a network of this package: {type(error).__name__}, {reason[:300]}") from error
+        raise CheckpointError(f"{path} does not hold a network of this package: {reason(error)}") from error
     record = header.get("record", {})
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} has no record of a training in its header, but {shown(record)}.")
-    model = model.to(device, memory_format=torch.channels_last)
-    return model.eval().requires_grad_(False), record
-
-
-def _without_weights(unet: dict) -> nn.Module:
-    """The network of a header, shapes only: no weights are drawn, and a header cannot ask for more memory than the file holds."""
-    if isinstance(unet, dict) and "_class_name" in unet:  # so diffusers marks its own configurations
-        return interop().without_weights(unet)
-    config = UNetConfig(**unet)
-    with torch.device("meta"):
-        return UNet(config)
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), record
 
 
 def interop() -> ModuleType:
-    """The module that knows diffusers, which need not be installed. Raises CheckpointError."""
+    """The package's interop with diffusers. Raises CheckpointError where diffusers is not installed."""
     try:
         return importlib.import_module(".interop", __package__)
     except ModuleNotFoundError as error:
@@ -101,7 +103,7 @@ def interop() -> ModuleType:
 
 
 def schedule_of(record: dict) -> NoiseSchedule:
-    """The schedule a network was trained with, by its record: DDPM's linear one, unless it came from a diffusers pipeline of another."""
+    """The noise schedule of a training record: its `alpha_bar`, or else DDPM's linear schedule. Raises CheckpointError."""
     try:
         return NoiseSchedule(record["alpha_bar"]) if "alpha_bar" in record else NoiseSchedule.linear(record["config"]["T"])
     except (KeyError, TypeError) as error:
@@ -109,13 +111,13 @@ def schedule_of(record: dict) -> NoiseSchedule:
 
 
 def schedule_entry(schedule: NoiseSchedule) -> dict:
-    """What a record has to say for `schedule_of` to find this schedule, to the bit: ᾱ_t, or nothing where it is DDPM's."""
+    """The entry of a training record that `schedule_of` reads, exact to the bit; empty for DDPM's linear schedule."""
     alpha_bar = schedule.alpha_bar.cpu()
     return {} if alpha_bar.equal(NoiseSchedule.linear(schedule.T).alpha_bar) else {"alpha_bar": alpha_bar.tolist()}
 
 
 def network_hash(network: nn.Module) -> str:
-    """SHA-256 of the weights, first 16 digits: which network a result rests on."""
+    """The first 16 digits of the SHA-256 of names and float32 weights."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
@@ -123,12 +125,12 @@ def network_hash(network: nn.Module) -> str:
 
 
 def images_seen(record: dict) -> int:
-    """Images seen in all, those of the networks that this one was fine-tuned from included, as far as they are of this package."""
+    """Images seen in training, including those of the networks of this package that it was fine-tuned from."""
     return record.get("images_seen", 0) + (images_seen(record["started_from"]) if record.get("started_from") else 0)
 
 
 def manifest() -> dict[str, dict]:
-    """What is shipped beside this package: name → file, sha256 and what it is."""
+    """The shipped files: name → file, sha256 and a description."""
     try:
         return json.loads((ZOO / "manifest.json").read_text())
     except FileNotFoundError:
@@ -136,12 +138,12 @@ def manifest() -> dict[str, dict]:
 
 
 def zoo() -> dict[str, dict]:
-    """The shipped diffusion networks among it: name → file, sha256, parameters, unet, record of the training."""
+    """The shipped diffusion networks: name → file, sha256, parameters, unet, record of the training."""
     return {name: entry for name, entry in manifest().items() if "unet" in entry}
 
 
 def pretrained_file(name: str) -> Path:
-    """A shipped file, its SHA-256 checked. Raises CheckpointError, naming the known ones."""
+    """The path of a shipped file. Raises CheckpointError for an unknown name and for a file with another SHA-256."""
     known = manifest()
     if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, n=1)
@@ -156,18 +158,11 @@ def pretrained_file(name: str) -> Path:
 
 
 def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNet:
-    """A shipped network by name, checked as `pretrained_file` does."""
+    """A shipped network, by name. Raises CheckpointError."""
     return load_model(pretrained_file(name), device)[0]
 
 
-def sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
 def open_network(checkpoint: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
-    """A network and the record of its training, by shipped name or by the file that `train` wrote."""
-    is_file = checkpoint not in checkpoints.zoo() and Path(checkpoint).suffix == ".safetensors"
-    return checkpoints.load_model(checkpoint if is_file else checkpoints.pretrained_file(checkpoint), device)
+    """A network and its training record, by shipped name or by a file that `train` wrote. Raises CheckpointError."""
+    is_file = checkpoint not in zoo() and Path(checkpoint).suffix == ".safetensors"
+    return load_model(checkpoint if is_file else pretrained_file(checkpoint), device)

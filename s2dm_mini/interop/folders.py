@@ -1,4 +1,4 @@
-"""Pipelines of diffusers on disk: read as data, written for `DDPMPipeline.from_pretrained`."""
+"""Pipelines of diffusers on disk: read as untrusted data, written for `DDPMPipeline.from_pretrained`."""
 import json
 import warnings
 from pathlib import Path
@@ -11,27 +11,28 @@ from safetensors.torch import load_file
 
 from ..schedule import MAX_T, NoiseSchedule
 from ..support.checks import check_integer, check_numbers, shown
-from ..support.files import MAX_HEADER
+from ..support.files import MAX_HEADER, reason
 from ..unet import UNet
-from .network import DiffusersDenoiser, _model_without_weights, _reason, without_weights
+from .network import DiffusersDenoiser, model_without_weights, without_weights
 from .translate import from_diffusers, to_diffusers
 
-MAX_PARAMETERS = 130_000_000  # the state of a training takes 16 bytes for each, and checkpoints.MAX_BYTES limits it
-CONFIGS = ("unet/config.json", "config.json", "scheduler/scheduler_config.json", "scheduler_config.json")  # old pipelines have no folders
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What attention's parameters are called in files that old releases of diffusers wrote.
+MAX_PARAMETERS = 130_000_000  # a training state takes 16 bytes for each, and checkpoints.MAX_BYTES limits it
+# Files of a pipeline; old ones have no folders.
+NETWORKS = ("unet/config.json", "config.json")
+SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
+WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors")
+# Parameters of attention as old releases of diffusers named them.
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 def open_pipeline(name: str, T: int = 1000) -> tuple[DiffusersDenoiser, NoiseSchedule]:
-    """Network and schedule of a pipeline or of a network alone, by the folder that `save_pretrained` wrote or by its name on the hub.
+    """Network and schedule of a pipeline, or of a network alone, from a folder by `save_pretrained` or from the Hugging Face hub.
 
-    Any `UNet2DModel` that predicts ε, in float32, in eval mode and without gradients. A network alone is taken to be of DDPM's linear
-    schedule of T timesteps, with a warning. A name that is no folder here is asked of the hub: what is read of it is fetched into the
-    cache of huggingface_hub, and no more. Raises ValueError for a network or a schedule that the package cannot train with,
-    FileNotFoundError for what is not there.
+    The network, any `UNet2DModel` that predicts ε, is in float32, in eval mode and without gradients. A network alone gets DDPM's linear
+    schedule of T timesteps, with a warning. From the hub only the files that are read are fetched, into the cache of huggingface_hub.
+    Raises ValueError for a network or a schedule that this package cannot train, FileNotFoundError for missing files.
     """
-    folder = _on_this_machine(name, CONFIGS)
+    folder = _local(name, NETWORKS + SCHEDULERS)
     denoiser, schedule = without_weights(_settings(folder)), _schedule(folder)
     if schedule is None:
         warnings.warn(f"{name} has no scheduler: it is taken to be of DDPM's linear schedule of T = {T} timesteps.", stacklevel=2)
@@ -41,32 +42,31 @@ def open_pipeline(name: str, T: int = 1000) -> tuple[DiffusersDenoiser, NoiseSch
         raise ValueError(f"{name} has {parameters:,} parameters; at most {MAX_PARAMETERS:,} can be trained and saved here.")
     if config.time_embedding_type == "learned" and config.num_train_timesteps < schedule.T:
         raise ValueError(f"{name} knows {config.num_train_timesteps} timesteps, but its schedule has T = {schedule.T}.")
-    _fill(denoiser.model, _on_this_machine(name, (f"unet/{WEIGHTS}", WEIGHTS)))
-    denoiser.requires_grad_(False)
-    return denoiser.to(memory_format=torch.channels_last).eval(), schedule
+    _fill(denoiser.model, _local(name, WEIGHTS))
+    return denoiser.requires_grad_(False).to(memory_format=torch.channels_last).eval(), schedule
 
 
-def _on_this_machine(name: str, files: tuple[str, ...]) -> Path:
-    """The folder of that name, or one with these files of a repository of the hub."""
+def _local(name: str, files: tuple[str, ...]) -> Path:
+    """The folder of that name, or a folder with these files of a hub repository."""
     if Path(name).is_dir():
         return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    except (OSError, ValueError) as error:  # HTTP, names that cannot be one, no network
-        reason = str(error).partition("\n")[0]
-        raise FileNotFoundError(f"{name} is no folder here, and the Hugging Face hub did not give it either ({reason}). "
+    except (OSError, ValueError) as error:  # HTTP errors, impossible names, no network
+        first_line = str(error).partition("\n")[0]
+        raise FileNotFoundError(f"{name} is no folder here, and the Hugging Face hub cannot supply it ({first_line}). "
                                 f"Without a network, name the folder of a pipeline that `save_pretrained` wrote.") from error
 
 
-def _unet_folder(folder: Path) -> Path:
-    return folder / "unet" if (folder / "unet").is_dir() else folder
+def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _settings(folder: Path) -> dict:
-    path = _unet_folder(folder) / "config.json"
-    if not path.is_file():
+    path = _find(folder, NETWORKS)
+    if path is None:
         raise FileNotFoundError(f"{folder} holds no network of diffusers: it has neither unet/config.json nor config.json. "
-                                f"A network that was trained here goes by its file, such as runs/x/model.safetensors.")
+                                f"Name a network that was trained here by its file, such as runs/x/model.safetensors.")
     return _read_json(path)
 
 
@@ -83,23 +83,23 @@ def _read_json(path: Path) -> dict:
 
 
 def _fill(model: UNet2DModel, folder: Path) -> None:
-    """Put the weights of a folder into a network without weights, as float32."""
-    path = _unet_folder(folder) / WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Weights are read from safetensors only, since other files can run code; "
-                                f"`save_pretrained` writes them.")
+    """Load the weights of a folder, as float32, into a network without weights."""
+    path = _find(folder, WEIGHTS)
+    if path is None:
+        raise FileNotFoundError(f"{WEIGHTS[1]} is missing in {folder}. Weights are read from safetensors only, since other files can run "
+                                f"code; `save_pretrained` writes them.")
     try:
         tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}  # not a view of the file
         for old, new in RENAMED.items():
             tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
         model.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold the weights that its config.json describes: {_reason(error)}") from error
+        raise ValueError(f"{path} does not hold the weights that its config.json describes: {reason(error)}") from error
 
 
 def _schedule(folder: Path) -> NoiseSchedule | None:
-    """The schedule of a pipeline's scheduler; None where there is none."""
-    path = next((folder / name for name in CONFIGS if name.endswith("scheduler_config.json") and (folder / name).is_file()), None)
+    """The schedule of a pipeline's scheduler; None where there is no scheduler."""
+    path = _find(folder, SCHEDULERS)
     if path is None:
         return None
     config = _read_json(path)
@@ -111,22 +111,20 @@ def _schedule(folder: Path) -> NoiseSchedule | None:
     T, kind = check_integer("num_train_timesteps", config["num_train_timesteps"], 2, MAX_T), config["beta_schedule"]
     beta, ends = config.get("trained_betas"), {name: config[name] for name in ("beta_start", "beta_end") if name in config}
     if beta is None and kind == "linear":
-        return NoiseSchedule.linear(T, **ends)  # diffusers rounds it to float32
+        return NoiseSchedule.linear(T, **ends)  # in float64; diffusers rounds it to float32
     if beta is None:
         try:
             beta = DDPMScheduler(T, beta_schedule=kind, **ends).betas
-        # NotImplementedError is diffusers' word for a beta_schedule that it has not heard of.
-        except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"diffusers does not know the pipeline's schedule {shown(kind)}: {_reason(error)}") from error
+        except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:  # the first for an unknown beta_schedule
+            raise ValueError(f"diffusers does not know the pipeline's schedule {shown(kind)}: {reason(error)}") from error
     return NoiseSchedule(torch.cumprod(1 - check_numbers("trained_betas", beta), 0))
 
 
 def save_pipeline(model: UNet | DiffusersDenoiser, schedule: NoiseSchedule, folder: Path | str) -> None:
-    """Write a folder that `DDPMPipeline.from_pretrained(folder)` loads: the network and the schedule it was trained with.
+    """Write a folder that `DDPMPipeline.from_pretrained(folder)` loads: a network and the schedule it was trained with.
 
-    The weights are safetensors. A network that takes labels travels too, but diffusers' `DDPMPipeline` itself has no way to name one,
-    and draws nothing with it. The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. β is written in
-    full, and `load_pipeline` restores ᾱ_t to 1e-12; diffusers itself computes with β rounded to float32, ᾱ_t to about 1e-8.
+    The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. `load_pipeline` restores ᾱ_t to 1e-12; diffusers rounds β_t
+    to float32, and ᾱ_t to about 1e-8. A network with labels is saved too, but `DDPMPipeline` cannot pass it a label.
     Raises OSError for a folder that cannot be written.
     """
     alpha_bar = schedule.alpha_bar.cpu()
@@ -134,20 +132,19 @@ def save_pipeline(model: UNet | DiffusersDenoiser, schedule: NoiseSchedule, fold
     scheduler = DDPMScheduler(num_train_timesteps=schedule.T, trained_betas=beta.tolist(), clip_sample=False)
     pipeline = DDPMPipeline(unet=to_diffusers(model), scheduler=scheduler)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)  # diffusers writes nothing, and does not say so, where a file is in the way
+        Path(folder).mkdir(parents=True, exist_ok=True)  # where a file is in the way, diffusers silently writes nothing
         pipeline.save_pretrained(folder, safe_serialization=True)
     except (OSError, SafetensorError) as error:
         raise OSError(f"the folder {folder} cannot be written ({error}); make room or permit it, or name another place.") from error
 
 
 def load_pipeline(folder: Path | str) -> tuple[UNet, NoiseSchedule]:
-    """Network and schedule of a `DDPMPipeline` folder, from `save_pipeline` or from elsewhere; never asks the network for it.
+    """Network and schedule of a local `DDPMPipeline` folder, by `save_pipeline` or by diffusers.
 
-    Only safetensors are read, nothing is unpickled. Raises ValueError for an architecture that `UNet` does not have and for
-    a scheduler whose network does not predict ε; OSError for a folder that holds no pipeline.
+    Raises ValueError for an architecture that `UNet` does not have and for a network that does not predict ε, OSError for missing files.
     """
     folder = Path(folder)
-    model, schedule = _model_without_weights(_settings(folder)), _schedule(folder)
+    model, schedule = model_without_weights(_settings(folder)), _schedule(folder)
     if schedule is None:
         raise FileNotFoundError(f"{folder} holds no diffusers pipeline: it has no scheduler.")
     _fill(model, folder)

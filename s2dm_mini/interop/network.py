@@ -11,40 +11,32 @@ from torch import Tensor, nn
 from ..denoisers import Shrunk
 from ..schedule import MAX_T
 from ..support.checks import check_integer, shown
+from ..support.files import reason
 
-SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # what its configuration may name, without `self`
+SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # names in its configuration, without `self`
 
 
 @dataclass(frozen=True)
 class DiffusersConfig:
-    """The configuration of a `UNet2DModel`, with the answers that the package expects of a `UNetConfig`."""
+    """The configuration of a `UNet2DModel`, with the attributes of a `UNetConfig` that this package reads."""
 
     settings: dict  # by diffusers' names, see SETTINGS
     dimensions: ClassVar[int] = 2
     classes: ClassVar[int] = 0
-
-    @property
-    def image_size(self) -> int:
-        return self.settings["sample_size"]
-
-    @property
-    def image_channels(self) -> int:
-        return self.settings["in_channels"]
+    image_size = property(lambda self: self.settings["sample_size"])
+    image_channels = property(lambda self: self.settings["in_channels"])
+    dropout = property(lambda self: self.settings["dropout"])
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.image_channels, self.image_size, self.image_size
-
-    @property
-    def dropout(self) -> float:
-        return self.settings["dropout"]
 
     def to_dict(self) -> dict:
         return {"_class_name": "UNet2DModel", **self.settings}
 
 
 class DiffusersDenoiser(nn.Module):
-    """eps = denoiser(x, t) for a `UNet2DModel`, at the precision of its weights; x (B, C, H, W), t (B,), eps like x."""
+    """ε = denoiser(x, t) of a `UNet2DModel`, computed in the precision of its weights. x: (B, C, H, W), t: (B,). Returns ε like x."""
 
     def __init__(self, model: UNet2DModel):
         super().__init__()
@@ -64,52 +56,44 @@ class DiffusersDenoiser(nn.Module):
 
 
 def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
-    """A diffusers network for the samplers, losses and latents of this package.
+    """Wrap a diffusers network for the samplers, losses and latents of this package.
 
-    It must predict the noise ε, without class labels. Raises ValueError for a network whose inputs or outputs show otherwise;
-    whether it predicts ε or something else its scheduler's `prediction_type` says, not the network.
+    The network must predict the noise ε (its scheduler's `prediction_type`, not checked here). Raises ValueError for one that takes class
+    labels or returns another number of channels than it takes.
     """
     config = model.config
     if config.out_channels != config.in_channels:
         raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "
-                         "one ε a number of x. Networks that also predict a variance are not supported.")
+                         "an ε like x. Networks that also predict a variance are not supported.")
     if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise ValueError("the network wants class labels, which a denoiser (x, t) has not; wrap it in a function that supplies them, or "
-                         "take it over by `from_diffusers`, which gives one that draws with labels and without.")
+        raise ValueError("the network needs class labels, which a denoiser (x, t) does not take; wrap it in a function that supplies them, "
+                         "or convert it by `from_diffusers` to a network that takes labels.")
     return DiffusersDenoiser(model)
 
 
 class ShrunkUNet2D(nn.Module):
-    """A `UNet2DModel` whose ε is multiplied by s_t, with what diffusers' pipelines ask of a network: config, dtype, device."""
+    """A `UNet2DModel` whose ε is multiplied by s_t, with the attributes that diffusers' pipelines read: config, dtype, device."""
+
+    config = property(lambda self: self.model.config)
+    dtype = property(lambda self: self.model.dtype)
+    device = property(lambda self: self.model.device)
 
     def __init__(self, model: UNet2DModel, scale: Tensor | float):
         super().__init__()
         self.model, self.shrunk = model, Shrunk(as_denoiser(model), scale)
 
-    @property
-    def config(self):
-        return self.model.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
     def forward(self, sample: Tensor, timestep: Tensor | float, return_dict: bool = True) -> UNet2DOutput | tuple[Tensor]:
-        """sample (B, C, H, W); timestep one number or (B,)."""
+        """sample: (B, C, H, W); timestep: one number or (B,)."""
         eps = self.shrunk(sample, torch.as_tensor(timestep, device=sample.device).expand(len(sample)))
         return UNet2DOutput(sample=eps) if return_dict else (eps,)
 
 
 def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> DiffusionPipeline:
-    """The same pipeline (DDPM, DDIM, PNDM …) with the ε of its `UNet2DModel` multiplied by `scale`; weights are shared, not copied.
+    """The same pipeline (DDPM, DDIM, PNDM …) with the ε of its `UNet2DModel` multiplied by `scale`, sharing its weights.
 
-    scale as for `Shrunk`: `losses.shrinkage(schedule, skip, tau)` for what S²-DM trains towards, 1/λ for Epsilon Scaling, `scales.line`
-    for what `tune` has found; (T,) numbers need the T of the pipeline's scheduler. Shrink last: the result samples, but does not save.
-    Raises ValueError for a pipeline without such a network, and for one that predicts something else than ε.
+    scale: one number or (T,), as for `Shrunk`: `losses.shrinkage` for the optimum of S²-DM, 1/λ for Epsilon Scaling (arXiv 2308.15321),
+    `scales.line` for the result of `tune`. The new pipeline samples, but cannot be saved. Raises ValueError for a pipeline without a
+    `UNet2DModel` that predicts ε, and for another T.
     """
     network, scheduler = pipeline.components.get("unet"), pipeline.components.get("scheduler")
     if not isinstance(network, UNet2DModel):
@@ -123,51 +107,48 @@ def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> Diffu
 
 
 def without_weights(settings: dict) -> DiffusersDenoiser:
-    """The network that a configuration of diffusers describes, on the device `meta`: shapes only, no memory.
+    """The network of a diffusers configuration on the device `meta`, without memory for weights.
 
-    Raises ValueError for a configuration of another class, for settings without sense or bounds, for a network that is no denoiser
+    Raises ValueError for another class, for settings that are unknown, too large or inconsistent, for a network that is no denoiser
     (see `as_denoiser`), and for one that does not take square pictures of its `sample_size` at timesteps t.
     """
-    model = _model_without_weights(settings)
+    model = model_without_weights(settings)
     size = check_integer("sample_size", model.config.sample_size, 1, 4096, ", the side of a square picture")
     if model.config.time_embedding_type == "fourier":
-        raise ValueError("the network is told a noise level σ (time_embedding_type = 'fourier') and not a timestep t.")
+        raise ValueError("the network takes a noise level σ (time_embedding_type = 'fourier') and not a timestep t.")
     denoiser = as_denoiser(model)
     try:
         with torch.device("meta"), torch.no_grad():
             eps = denoiser(torch.empty(1, *denoiser.config.shape), torch.zeros(1, dtype=torch.int64))
-    except Exception as error:  # diffusers checks little beforehand: what does not fit together fails anywhere in it
-        raise ValueError(f"the network cannot be run on pictures of {size}×{size}: {_reason(error)}") from error
+    except Exception as error:  # diffusers checks few settings: inconsistent ones raise any exception anywhere
+        raise ValueError(f"the network cannot be run on pictures of {size}×{size}: {reason(error)}") from error
     if eps.shape[1:] != denoiser.config.shape:
-        raise ValueError(f"the network answers pictures of {size}×{size} with {tuple(eps.shape[2:])}.")
+        raise ValueError(f"the network returns {tuple(eps.shape[2:])} for pictures of {size}×{size}; they must be of one size.")
     return denoiser
 
 
-def _model_without_weights(settings: dict) -> UNet2DModel:
+def model_without_weights(settings: dict) -> UNet2DModel:
+    """The `UNet2DModel` of a configuration on the device `meta`. Raises ValueError for settings that are unknown or too large."""
     if settings.get("_class_name") != "UNet2DModel":
         raise ValueError(f"the network is a {shown(settings.get('_class_name'))}; it must be a 'UNet2DModel' (unconditional, in pixels).")
     settings = {name: value for name, value in settings.items() if not name.startswith("_")}  # diffusers' own remarks
     for name, value in settings.items():
         if name not in SETTINGS:
-            raise ValueError(f"the network has a setting {shown(name)}, which the UNet2DModel of the installed diffusers has not.")
+            raise ValueError(f"the network has a setting {shown(name)}, which the UNet2DModel of the installed diffusers does not have.")
         if not _is_bounded(value) or (name == "layers_per_block" and not (isinstance(value, int) and 1 <= value <= 16)):
             raise ValueError(f"the network has {name} = {shown(value)}, which is no setting of a network of sensible size.")
     try:
         with torch.device("meta"):
             model = UNet2DModel(**settings)
     except Exception as error:  # as above
-        raise ValueError(f"diffusers cannot build the network: {_reason(error)}") from error
+        raise ValueError(f"diffusers cannot build the network: {reason(error)}") from error
     if next(model.buffers(), None) is not None:
         raise ValueError("the network has blocks with constants that a file of its weights does not hold (such as KDownBlock2D).")
     return model
 
 
 def _is_bounded(value: object) -> bool:
-    """A setting as diffusers has them: a flag, a name, a number, or up to eight of these, one a level."""
+    """A flag, a name, a number up to MAX_T, None, or up to eight of these, one for each level."""
     if isinstance(value, list | tuple):
         return len(value) <= 8 and not any(isinstance(part, list | tuple) for part in value) and all(map(_is_bounded, value))
     return value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= MAX_T)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}"

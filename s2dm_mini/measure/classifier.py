@@ -20,7 +20,7 @@ from .. import checkpoints
 from ..data.cifar10 import CIFAR10_CLASSES
 from ..data.images import Images, fingerprint, random_flip, to_unit_range
 from ..support.checks import check_number, check_types, shown
-from ..support.machine import best_device, device_name, git_commit, seed_of
+from ..support.machine import device_name, git_commit, open_device, seed_of
 
 WIDTHS = (64, 128, 256)
 PATCH = 2
@@ -151,7 +151,7 @@ def train_classifier(config: ClassifierConfig, images: Images, test: Images,
     """
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
-    device = torch.device(best_device() if config.device == "auto" else config.device)
+    device = open_device(config.device)
     if config.start:
         network = load_classifier(config.start)[0].requires_grad_(True)
         network.patches.requires_grad_(False)

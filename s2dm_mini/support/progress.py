@@ -1,9 +1,9 @@
-"""Bars with the time left, one look for all of them; and a training that ends cleanly at Ctrl-C."""
+"""Progress bars with the time left."""
 import sys
 
 
 def bar(title: str, total: float | None = None, **options):
-    """A bar of tqdm; in a log, where there is no screen, a line every half minute, and none for what takes under two seconds."""
+    """A tqdm bar; without a terminal, as in a log, a line every half minute, and none before two seconds."""
     from tqdm import tqdm
 
     screen = sys.stderr.isatty()

@@ -1,5 +1,10 @@
-"""The state of a training on disk: begun, saved, resumed."""
-from dataclasses import asdict, fields, replace
+"""A training under way: its networks, optimizer and clock, and their state on disk."""
+import copy
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -7,151 +12,160 @@ from torch import Tensor, nn
 
 from .. import checkpoints
 from ..data.images import Images, fingerprint
-from ..schedule import NoiseSchedule
-from ..support.machine import device_name, git_commit, seed_of
-from ..unet import PRESETS, UNet
-from .config import DIFFUSERS, TrainConfig
+from ..support.files import reason, sole_writer
+from ..support.machine import device_name, git_commit, multiplies_bf16
+from .config import TrainConfig
+from .setup import TrainingError, is_first_process, new_model, open_images, open_processes, open_start
 
-# What a resumed run may change without becoming another run.
+# Settings that may change when a run is resumed.
 FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "out")
 
 
-class TrainingError(Exception):
-    """Training cannot go on or be resumed; the message says why and what is kept."""
+def files(config: TrainConfig) -> list[Path]:
+    """The files of a training in config.out: its averaged networks, that of `ema_decay` first, and last its state."""
+    names = ("model", *(f"model-ema-{decay:g}" for decay in config.ema_others), "state")
+    return [Path(config.out) / f"{name}.safetensors" for name in names]
 
 
-def _files(out: Path | str) -> tuple[Path, Path]:
-    """What a training writes: the network to use, the state to go on from."""
-    return Path(out) / "model.safetensors", Path(out) / "state.safetensors"
+@contextmanager
+def claimed(config: TrainConfig, resume: bool) -> Iterator[None]:
+    """Be the only training into config.out. Raises TakenError, WriteError, and TrainingError rather than overwrite another training."""
+    if resume and config.out is None:
+        raise ValueError("to resume, set out to the folder of the run.")
+    with sole_writer(*files(config)) if config.out is not None and is_first_process() else nullcontext():
+        if config.out is not None and not resume and files(config)[-1].exists():
+            raise TrainingError(f"{config.out} already holds a training, which this one would overwrite: resume it, choose another folder, "
+                                f"or delete its state.safetensors.")
+        yield
 
 
-class _Run:
-    """Where a training stands, and how that is written down and read back."""
+class Run:
+    """The state of a training: all that the loop changes, saved in config.out and read back to resume."""
 
-    def __init__(self, config: TrainConfig, images: Images, device: torch.device, bf16: bool, started_from: dict | None,
-                 schedule: NoiseSchedule):
-        self.config, self.step, self.minutes, self.loss = config, 0, 0.0, float("nan")
-        self.facts = {"data": images.name, "data_images": len(images), "data_sha256": fingerprint(images),
-                      "device": device_name(device), "precision": "bf16" if bf16 else "fp32", "torch": torch.__version__,
-                      "started_from": started_from, "commit": git_commit()}  # now: files may change while it runs
-        self.facts |= checkpoints.schedule_entry(schedule)
+    def __init__(self, config: TrainConfig, images: Images | None, resume: bool):
+        self.config = config
+        self.accelerator, self.device, self.shards = open_processes(config)
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(self.device))
+        start, started_from, schedule = open_start(config)
+        self.images = open_images(config, images, start)
+        self.facts = {"data": self.images.name, "data_images": len(self.images), "data_sha256": fingerprint(self.images),
+                      "device": device_name(self.device), "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__,
+                      "started_from": started_from, "commit": git_commit(),  # now, since files may change while it runs
+                      **checkpoints.schedule_entry(schedule)}
+        self.schedule = schedule.to(self.device)
+        self.model = new_model(config, start, len(self.images.classes) if config.label_dropout < 1 else 0).to(self.device)
+        self.emas = {decay: copy.deepcopy(self.model).eval().requires_grad_(False) for decay in (config.ema_decay, *config.ema_others)}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+        self.step, self.minutes, self.loss = 0, 0.0, math.nan
+        if resume:
+            self._load()
+        self.logged_step, self.tick = self.step, time.monotonic()
+        self.saved_at = self.tick
 
     def progress(self) -> float:
+        """Share of the budget spent, 0..1."""
         c = self.config
-        parts = [self.step / c.steps if c.steps else 0, self.step * c.batch / c.images if c.images else 0,
-                 self.minutes / c.minutes if c.minutes else 0]
-        return min(1.0, max(parts))
+        return min(1.0, max(self.step / c.steps if c.steps else 0, self.step * c.batch / c.images if c.images else 0,
+                            self.minutes / c.minutes if c.minutes else 0))
 
-    def mend(self) -> str:
-        """What to say where numbers are not finite any more."""
-        out = self.config.out
-        kept = f"The checkpoint in {out} from before is kept; start = {_files(out)[0]} begins another training from it. " \
-            if out and _files(out)[1].exists() else ""
-        return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
+    def log(self, total: Tensor) -> float:
+        """Read the loss, summed over the steps since the last record, and the clock; save if it is time. Returns images per second.
 
-    def save(self, model: nn.Module, emas: dict[float, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        """model.safetensors to use (the averaged network, fp16), then state.safetensors to resume from (full precision).
-
-        In this order: killed in between, a training is resumed from before and comes by here again. The other way round it could be
-        found finished and its network missing.
+        Raises TrainingError for a loss that is not finite.
         """
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        for decay, ema in emas.items():
-            tensors |= {f"{self.prefix(decay)}.{name}": value for name, value in ema.state_dict().items()}
-        for i, moments in optimizer.state_dict()["state"].items():
+        steps = self.step - self.logged_step
+        mean = self.accelerator.reduce(total / steps, "mean") if self.accelerator else total / steps
+        self.loss = float(mean)  # waits for the device, so that the clock counts its work
+        seconds = time.monotonic() - self.tick
+        if self.accelerator:  # all processes go by the slowest clock, to stop at the same step
+            seconds = float(self.accelerator.gather(torch.tensor([seconds], device=self.device)).max())
+        self.minutes += seconds / 60
+        if not math.isfinite(self.loss):
+            raise TrainingError(f"the loss became {self.loss} between steps {self.logged_step} and {self.step}; training stops. "
+                                f"{self._mend()}")
+        self.logged_step, self.tick = self.step, time.monotonic()
+        finished = self.progress() >= 1
+        if finished or self.tick - self.saved_at >= 60 * self.config.save_minutes:
+            self.save()
+            self.saved_at = time.monotonic()
+        if finished and self.accelerator:
+            self.accelerator.wait_for_everyone()  # so that each finds the files
+        return steps * self.config.batch / max(seconds, 1e-9)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock while the caller holds a record; save if the caller closes the generator there."""
+        try:
+            yield
+        except GeneratorExit:
+            self.save()
+            raise
+        self.tick = time.monotonic()
+
+    def save(self) -> None:
+        """Write the averaged networks (fp16, to use), then state.safetensors (full precision, to resume from).
+
+        Network first: if killed between the writes, the run resumes from the older state and writes both again. Raises TrainingError
+        for weights that are not finite.
+        """
+        if self.config.out is None or not is_first_process():
+            return
+        tensors = {f"{name}.{key}": value for name, network in self._networks().items() for key, value in network.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
         if not all(bool(value.isfinite().all()) for value in tensors.values()):  # the last step can spoil them after a finite loss
-            raise TrainingError(f"the weights are not finite after step {self.step}; training stops. {self.mend()}")
-        config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items()}
-        record = {**self.facts, "config": {k: v for k, v in config.items() if k != "out"}, "steps": self.step,
-                  "images_seen": self.step * self.config.batch, "minutes": round(self.minutes, 2), "loss": self.loss}
-        # Numbers go through the header as exact decimal texts: floats in JSON survive a round trip.
-        header = {"unet": model.config.to_dict(), "record": record, "minutes": self.minutes}
-        network, state = _files(self.config.out)
-        for decay, ema in emas.items():
-            path = network if decay == self.config.ema_decay else network.with_name(f"model-ema-{decay:g}.safetensors")
+            raise TrainingError(f"the weights are not finite after step {self.step}; training stops. {self._mend()}")
+        config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.config).items() if name != "out"}
+        record = {**self.facts, "config": config, "steps": self.step, "images_seen": self.step * self.config.batch,
+                  "minutes": round(self.minutes, 2), "loss": self.loss}
+        header = {"unet": self.model.config.to_dict(), "record": record, "minutes": self.minutes}  # JSON keeps floats exactly
+        *networks, state = files(self.config)
+        for path, ema in zip(networks, self.emas.values(), strict=True):
             checkpoints.save_model(path, ema, record)
         checkpoints.write_tensors(state, tensors, header)
 
-    def prefix(self, decay: float) -> str:
-        """Of an average's tensors in the state."""
-        return "ema" if decay == self.config.ema_decay else f"ema-{decay:g}"
-
-    def load(self, model: nn.Module, emas: dict[float, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        path = _files(self.config.out)[1]
+    def _load(self) -> None:
+        """Continue from state.safetensors. Raises CheckpointError, and TrainingError for another training's state."""
+        path = files(self.config)[-1]
         tensors, header = checkpoints.read_tensors(path)
-        now = asdict(self.config)
-        pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
         try:
             record = header["record"]
-            before = record["config"]
-            for name, default in ((f.name, f.default) for f in fields(self.config) if f.name not in FREE_ON_RESUME):
-                then = before.get(name, default)  # a setting younger than the file was at its default
-                then = tuple(then) if isinstance(then, list) else then  # JSON knows no tuples
-                if then != now[name]:
-                    raise TrainingError(f"{path} was trained with {name} = {then!r}, this run asks for {now[name]!r}. "
-                                        f"Resume with the same value, or train anew in another folder.")
-            if record["data_sha256"] != self.facts["data_sha256"]:
-                raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
-            if record.get("alpha_bar") != self.facts.get("alpha_bar"):
-                raise TrainingError(f"{path} was trained with another noise schedule than the one that {self.config.start} has now.")
+            self._check_same_training(path, record)
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
-            model.load_state_dict(pick("model."))
-            for decay, ema in emas.items():
-                ema.load_state_dict(pick(f"{self.prefix(decay)}."))
-            adam = optimizer.state_dict()
-            adam["state"] = {i: {name: _laid_out_like(weight, value) for name, value in pick(f"adam.{i}.").items()}
-                             for i, weight in enumerate(optimizer.param_groups[0]["params"])}
-            optimizer.load_state_dict(adam)
+            for name, network in self._networks().items():
+                network.load_state_dict({key: tensors[f"{name}.{key}"] for key in network.state_dict()})
+            adam = self.optimizer.state_dict()
+            adam["state"] = {i: {name: _laid_out_like(weight, tensors[f"adam.{i}.{name}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
+                             for i, weight in enumerate(self.model.parameters()) if f"adam.{i}.step" in tensors}
+            self.optimizer.load_state_dict(adam)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise checkpoints.CheckpointError(f"{path} is not the state of a training: {type(error).__name__}, "
-                                              f"{' '.join(str(error).split())[:300]}") from error
+            raise checkpoints.CheckpointError(f"{path} is not the state of a training: {reason(error)}") from error
+
+    def _check_same_training(self, path: Path, record: dict) -> None:
+        for field in fields(self.config):
+            then, now = record["config"].get(field.name, field.default), getattr(self.config, field.name)  # a newer setting had its default
+            then = tuple(then) if isinstance(then, list) else then  # JSON has no tuples
+            if field.name not in FREE_ON_RESUME and then != now:
+                raise TrainingError(f"{path} was trained with {field.name} = {then!r}, this run asks for {now!r}. "
+                                    f"Resume with the same value, or train anew in another folder.")
+        if record["data_sha256"] != self.facts["data_sha256"]:
+            raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
+        if record.get("alpha_bar") != self.facts.get("alpha_bar"):
+            raise TrainingError(f"{path} was trained with another noise schedule than the one that {self.config.start} has now.")
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """The trained network and the averaged ones, by their names in state.safetensors."""
+        others = {f"ema-{decay:g}": self.emas[decay] for decay in self.config.ema_others}
+        return {"model": self.model, "ema": self.emas[self.config.ema_decay], **others}
+
+    def _mend(self) -> str:
+        """Advice for a training whose numbers are not finite."""
+        out, kept = self.config.out, ""
+        if out is not None and files(self.config)[-1].exists():
+            kept = f"The checkpoint in {out} from before is kept; start = {out}/model.safetensors begins another training from it. "
+        return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
 
 
 def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
-    """A moment of Adam in its weight's order of memory: the fused Adam walks through both side by side."""
-    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value  # the step count is one number
-
-
-def _opened(config: TrainConfig) -> tuple[nn.Module | None, dict | None, NoiseSchedule]:
-    """What `start` names, if anything, its training record, and the schedule to train with."""
-    if config.start is None:
-        return None, None, NoiseSchedule.linear(config.T)
-    start, diffusers, known = config.start, config.preset == DIFFUSERS, config.start in checkpoints.zoo()
-    if diffusers and not known and Path(start).suffix != ".safetensors":
-        model, schedule = checkpoints.interop().open_pipeline(start, config.T)
-        record = {"pipeline": start, "network_sha256": checkpoints.network_hash(model)}
-    elif not known and not Path(start).is_file():
-        raise checkpoints.CheckpointError(f"{start} cannot be read: no shipped network has that name, and it is no file such as "
-                                          f"runs/x/model.safetensors; for a pipeline of diffusers set preset = {DIFFUSERS}.")
-    else:
-        model, record = checkpoints.load_model(checkpoints.pretrained_file(start) if known else start)
-        if isinstance(model, UNet) == diffusers:
-            mend = "the one it was trained as" if diffusers else DIFFUSERS
-            raise TrainingError(f"{start} is not a {config.preset} network: set preset to {mend}.")
-        schedule = checkpoints.schedule_of(record) if diffusers else NoiseSchedule.linear(config.T)
-    if schedule.T != config.T:
-        raise TrainingError(f"{start} was trained with T = {schedule.T} timesteps, not {config.T}: set T = {schedule.T}.")
-    return model, record, schedule
-
-
-def _new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.Module:
-    """The network to train: fresh weights drawn from the seed, or the one to start from.
-
-    A `UNet` that takes no labels may be taught them.
-    """
-    if config.preset == DIFFUSERS:
-        return start.requires_grad_(True)
-    unet = replace(PRESETS[config.preset], classes=classes)
-    if start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(config.seed, 2))
-            return UNet(unet)
-    if classes and not start.config.classes:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(config.seed, 2))
-            start = start.with_classes(classes)
-    if replace(start.config, dropout=unet.dropout) != unet:
-        raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
-                            f"it has {start.config}.")
-    return start.requires_grad_(True)
+    """A moment of Adam in the memory order of its weight, as the fused Adam needs it; the step count is one number."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value

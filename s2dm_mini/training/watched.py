@@ -1,30 +1,32 @@
-"""A training under a progress bar, which ends cleanly at Ctrl-C."""
-import os
+"""A training with a progress bar, which ends cleanly at Ctrl-C."""
 import signal
 from dataclasses import dataclass
 
 from ..support.progress import bar
 from .config import TrainConfig
 from .loop import TrainRecord, train
+from .setup import is_first_process
 
 
 @dataclass
 class Outcome:
-    """How a training ended."""
+    """The end of a training."""
 
-    record: TrainRecord | None  # the last one; None where there was nothing left to train
+    record: TrainRecord | None  # the last one; None if the run was finished before
     stopped: bool  # by Ctrl-C or SIGTERM, after a checkpoint was written
 
 
 def train_with_bar(config: TrainConfig, resume: bool = False, title: str = "") -> Outcome:
-    """`train`, watched. The first Ctrl-C, or SIGTERM as Slurm and `docker stop` send it, stops after a checkpoint, a second at once."""
+    """Train with a progress bar.
+
+    The first Ctrl-C, or SIGTERM as Slurm and `docker stop` send it, stops after a checkpoint, a second one at once.
+    """
     stop: list[int] = []
     handler = lambda *_: stop.append(1) if not stop else signal.default_int_handler(*_)  # noqa: E731
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    first_rank = os.environ.get("RANK", "0") == "0"  # of several processes only one speaks
     records, record = train(config, resume=resume), None
     try:
-        with bar(title or "training", 100, disable=not first_rank) as progress:
+        with bar(title or "training", 100, disable=not is_first_process()) as progress:
             for record in records:
                 state = f"step {record.step:,}, loss {record.loss:.4f}, {record.images_per_second:,.0f} images/s"
                 progress.set_postfix_str(state, refresh=False)

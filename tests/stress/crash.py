@@ -117,7 +117,7 @@ from s2dm_mini import shapes
 from s2dm_mini.unet import PRESETS, UNetConfig
 PRESETS["tiny"] = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.1)
 images = shapes(40, size=8)
-importlib.import_module("s2dm_mini.training.loop").load_data = lambda *_: images
+importlib.import_module("s2dm_mini.training.setup").load_data = lambda *_: images
 """
 SMALL = ("--data", "shapes", "--preset", "tiny", "--batch", 4, "--warmup", 2, "--device", "cpu", "--log-every", 1, "--save-minutes", 0)
 

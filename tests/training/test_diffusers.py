@@ -161,7 +161,7 @@ def test_one_command_fine_tunes_and_evaluates(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluating, "open_reference", lambda name, size, features: compute_reference(
         shapes(40, size), features))
     monkeypatch.setattr(evaluating.tables, "RESULTS", tmp_path)
-    monkeypatch.setattr(importlib.import_module("s2dm_mini.training.loop"), "load_data", lambda name, size: shapes(28, size))
+    monkeypatch.setattr(importlib.import_module("s2dm_mini.training.setup"), "load_data", lambda name, size: shapes(28, size))
     train_command(config, evaluate=(2, 3), samples=20)
     said = capsys.readouterr().out
     assert "Trained 5 steps, 40 images" in said and said.count("Fréchet distance in averages features, 20 samples") == 2
@@ -247,7 +247,7 @@ def test_old_pipelines_and_networks_alone(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 @pytest.mark.parametrize(("changed", "said"), [
-    ({"num_class_embeds": 4}, "wants class labels"), ({"class_embed_type": "timestep"}, "wants class labels"),
+    ({"num_class_embeds": 4}, "needs class labels"), ({"class_embed_type": "timestep"}, "needs class labels"),
     ({"out_channels": 6}, "takes 3 channels and returns 6"), ({"time_embedding_type": "fourier"}, "noise level σ"),
     ({"sample_size": None}, "sample_size must be an integer in 1..4096, the side of a square picture, not None"),
     ({"sample_size": (8, 16)}, r"not \(8, 16\)|not \[8, 16\]"), ({"sample_size": 9}, "cannot be run on pictures of 9×9"),
@@ -337,7 +337,7 @@ def test_settings_that_do_not_go_together(tmp_path):
     last(train(replace(config, steps=1, out=tmp_path / "run"), IMAGES))
     with pytest.raises(TrainingError, match=r"model\.safetensors is not a tiny network: set preset to diffusers"):
         next(train(replace(config, preset="tiny", start=str(tmp_path / "run" / "model.safetensors")), IMAGES))
-    with pytest.raises(FileNotFoundError, match="A network that was trained here goes by its file"):
+    with pytest.raises(FileNotFoundError, match="Name a network that was trained here by its file"):
         next(train(replace(config, start=str(tmp_path / "run")), IMAGES))
 
 

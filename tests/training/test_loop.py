@@ -15,8 +15,10 @@ from s2dm_mini.data import load_data
 from s2dm_mini.data.cifar10 import CIFAR10_CLASSES
 from s2dm_mini.schedule import NoiseSchedule
 from s2dm_mini.study.zoo import add_to_zoo
+from s2dm_mini.support import machine
 from s2dm_mini.support.machine import seed_of
 from s2dm_mini.training import loop as training
+from s2dm_mini.training import run as runs
 from s2dm_mini.training.config import PAPER, TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
 from s2dm_mini.training.run import FREE_ON_RESUME, TrainingError
@@ -102,6 +104,36 @@ def test_first_steps_by_hand(small, tmp_path):
     assert moved.max().item() == pytest.approx(1e-3 / 4, rel=1e-3)  # a quarter of the way up the warm-up
 
 
+def test_learning_rate_by_hand():
+    """up(k)·lr, and with annealing cos²(πp/2) of it, since (1 + cos x)/2 = cos²(x/2)."""
+    for step in (0, 1, 4, 5, 80):
+        for progress in (0.0, 0.25, 0.5, 1.0):
+            up = 1e-3 * (step + 1) / 5 if step < 5 else 1e-3
+            down = math.cos(math.pi / 2 * progress) ** 2
+            config = replace(BASE, warmup=5)
+            assert training.learning_rate(config, step, progress) == pytest.approx(up, rel=1e-12)
+            annealed = training.learning_rate(replace(config, annealing="cosine"), step, progress)
+            assert annealed == pytest.approx(up * down, rel=1e-12, abs=1e-18)
+    assert training.learning_rate(replace(BASE, warmup=0), 0, 0.5) == 1e-3
+
+
+def test_the_learning_rate_is_that_of_the_step(small, monkeypatch, tmp_path):
+    """Annealing by the share of the budget before the step; beta2 is the share of its squared gradients that Adam keeps."""
+    asked, real = [], training.learning_rate
+    monkeypatch.setattr(training, "learning_rate", lambda config, step, progress: asked.append((step, progress)) or real(
+        config, step, progress))
+    config = replace(BASE, steps=4, warmup=0, annealing="cosine", beta2=0.9)
+    last(train(config, small))
+    assert asked == [(k, k / 4) for k in range(4)]
+
+    last(train(replace(config, steps=1, out=tmp_path), small))
+    tensors, _ = state(tmp_path)
+    for name, value in tensors.items():
+        if name.endswith("exp_avg_sq"):
+            gradient = 10 * tensors[name.removesuffix("_sq")]
+            torch.testing.assert_close(value, 0.1 * gradient.square(), rtol=1e-4, atol=1e-12)
+
+
 def test_weighting_by_hand(small, monkeypatch):
     """A fresh network answers 0, so that the first loss is the mean of w_t·‖ε‖²; nobody asks for weights where all count alike."""
     seen, alpha_bar, losses = spy(monkeypatch), NoiseSchedule.linear().alpha_bar, {}
@@ -167,6 +199,43 @@ def test_ema_by_hand(small, tmp_path, ramp):
             if previous is not None:
                 torch.testing.assert_close(weight, d * previous[name] + (1 - d) * tensors[f"model.{name}"])
         previous = {name: weight.clone() for name, weight in record.ema.state_dict().items()}
+
+
+def test_several_averages_side_by_side(small, tmp_path):
+    """Each is saved under its decay, follows its own formula, and is resumed to the bit."""
+    config, previous = replace(BASE, ema_decay=0.3, ema_ramp=False, ema_others=(0.5, 0.0), save_minutes=0), None
+    for record in train(replace(config, out=tmp_path / "whole"), small):
+        tensors, _ = state(tmp_path / "whole")
+        assert record.emas[0.3] is record.ema and list(record.emas) == [0.3, 0.5, 0.0]
+        for decay, name in ((0.3, "ema"), (0.5, "ema-0.5"), (0.0, "ema-0")):
+            for key, weight in record.emas[decay].state_dict().items():
+                assert weight.equal(tensors[f"{name}.{key}"])
+                if previous is not None:
+                    expected = decay * previous[f"{name}.{key}"] + (1 - decay) * tensors[f"model.{key}"]
+                    torch.testing.assert_close(weight, expected)
+        previous = tensors
+    last(train(replace(config, steps=3, out=tmp_path / "parts"), small))
+    half = tmp_path / "parts" / "model-ema-0.5.safetensors.1f.part"
+    half.write_text("half")
+    resumed = last(train(replace(config, out=tmp_path / "parts"), small, resume=True))
+    assert same(state(tmp_path / "parts")[0], tensors) and not half.exists()
+    files = {0.3: "model", 0.5: "model-ema-0.5", 0.0: "model-ema-0"}
+    for decay, name in files.items():
+        for folder in ("whole", "parts"):
+            network, facts = load_model(tmp_path / folder / f"{name}.safetensors")
+            rounded = [value.half().float() for value in resumed.emas[decay].state_dict().values()]
+            assert facts["steps"] == 7 and all(a.equal(b) for a, b in zip(network.state_dict().values(), rounded, strict=True))
+
+
+@pytest.mark.parametrize(("flags", "precision"), [("fpu sse avx512f avx512_bf16", "bf16"), ("fpu amx_bf16 amx_tile", "bf16"),
+                                                  ("fpu sse avx512f", "fp32"), (None, "fp32")])
+def test_a_cpu_trains_in_bf16_where_it_multiplies_it(small, monkeypatch, tmp_path, flags, precision):
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: A processor\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    last(train(replace(BASE, steps=1, precision="auto", out=tmp_path / "run"), small))
+    record = state(tmp_path / "run")[1]["record"]
+    assert record["precision"] == precision and record["device"].startswith("A processor") == (flags is not None)
 
 
 def test_bf16_keeps_weights_in_float32(small, tmp_path):
@@ -362,7 +431,7 @@ def test_budgets(small, budget, steps):
 def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
     """Under a clock that a step moves by 6 seconds, and whoever looks at a record by an hour."""
     clock, real = SimpleNamespace(now=0.0), training.s2dm_loss
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def slow_loss(*arguments):
         clock.now += 6
@@ -380,8 +449,8 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
 
 def test_checkpoints_come_every_so_many_minutes(small, monkeypatch, tmp_path):
     clock, saved = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(training._Run, "save", lambda run, *_: saved.append(run.step))
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(runs.Run, "save", lambda run, *_: saved.append(run.step))
     for _ in train(replace(BASE, steps=10, save_minutes=3, out=tmp_path), small):
         clock.now += 61
     assert saved == [4, 7, 10]  # step k ends at 61·(k−1) seconds; and always at the end
@@ -467,7 +536,7 @@ def test_images_that_do_not_fit(small, monkeypatch, tmp_path):
 
 def test_paper_is_the_released_setting():
     paper = asdict(PAPER)
-    assert paper["weighting"] == "uniform"
+    assert (paper["weighting"], paper["annealing"], paper["beta2"], paper["ema_others"]) == ("uniform", "none", 0.999, ())
     assert {name: paper[name] for name in ("data", "T", "batch", "learning_rate", "clip", "ema_decay", "tau", "reading")} == {
         "data": "cifar10", "T": 1000, "batch": 128, "learning_rate": 2e-4, "clip": 1.0, "ema_decay": 0.9999, "tau": 0.99,
         "reading": "independent"}
@@ -482,10 +551,13 @@ def test_paper_is_the_released_setting():
     ("T", 1, "at least 2"), ("skip", 0, r"in 1\.\.999"), ("skip", 1000, r"in 1\.\.999"), ("ema_decay", 1.0, r"in \[0, 1\)"),
     ("learning_rate", 0.0, "above 0"), ("clip", -1.0, "above 0"), ("warmup", -1, "at least 0"), ("log_every", 0, "at least 1"),
     ("save_minutes", -1.0, "at least 0"), ("batch", 0, "at least 1"), ("shards", 3, "a divisor of batch = 8"), ("shards", 0, "a divisor"),
-    ("steps", 0, "above 0"), ("images", -8, "above 0"), ("minutes", 0.0, "above 0"),
+    ("steps", 0, "above 0"), ("images", -8, "above 0"), ("minutes", 0.0, "above 0"), ("annealing", "linear", "none or cosine"),
+    ("beta2", 1.0, r"in \[0, 1\)"), ("ema_others", (0.5, 1.0), r"decays in \[0, 1\)"),
+    ("ema_others", (0.9999,), r"decays that differ in six digits, also from ema_decay = 0\.9999"),
+    ("ema_others", (0.5, 0.9, 0.5), "decays that differ"), ("ema_others", (0.5, 0.50000001), "decays that differ in six"),
 ])
 def test_impossible_settings(name, value, said):
-    with pytest.raises(ValueError, match=rf"^{name} must be {said}.*not {value!r}"):
+    with pytest.raises(ValueError, match=rf"^{name} must be {said}.*not {re.escape(repr(value))}"):
         replace(BASE, **{name: value})
 
 
