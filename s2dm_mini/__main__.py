@@ -18,8 +18,7 @@ from .study.tables import ResultsError
 from .support.checks import check_name
 from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
-from .training.processes import is_first_process
-from .training.run import TrainingError
+from .training.setup import TrainingError, is_first_process
 from .training.watched import train_with_bar
 
 

@@ -1,29 +1,32 @@
-"""Pictures for the notebooks: every function returns a matplotlib Figure and shows nothing.
+"""Figures for the notebooks, and `tile`, which sets images side by side.
 
-A Figure as the last line of a cell is drawn there; `.savefig("name.png")` writes it to a file. Nothing else of the
-package imports this module, and this module leaves pyplot and its global state alone.
+A Figure in the last line of a cell is drawn there; `.savefig("name.png")` writes it to a file. pyplot and its global state stay untouched.
 """
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
 from cycler import cycler
+from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .data.images import to_pixels
 from .samplers.common import CLEAN, Step
+from .support.checks import check_integer, shown
 
-# Okabe and Ito's palette, told apart by colour-blind readers; its yellow is left out, being too pale for lines on white.
+# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow: too pale for lines on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"
 GREY = "#BBBBBB"
-WIDTH, DPI = 8.0, 100  # inches and dots an inch: 800 pixels, which fits the column of a notebook page
+WIDTH, DPI = 8.0, 100  # inches, dots per inch: 800 pixels fit the column of a notebook page
 STYLE = {
     "figure.dpi": DPI, "figure.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 10,
     "axes.prop_cycle": cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK]) + cycler(marker=list("osD^vPX")),
@@ -42,55 +45,56 @@ class Picture(Figure):
         return file.getvalue()
 
 
+def tile(images: Tensor, columns: int, scale: int = 1, gap: int = 0) -> np.ndarray:
+    """Images side by side on white, `columns` a row; each pixel becomes scale × scale dots, and `gap` white dots follow each image.
+
+    images: (N, C, H, W) uint8. Returns (rows·(scale·H + gap), columns·(scale·W + gap), C) uint8.
+    """
+    enlarged = images.cpu().repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    rows = math.ceil(len(images) / columns)
+    tiles = pad(enlarged, (0, gap, 0, gap, 0, 0, 0, rows * columns - len(images)), value=255)
+    return rearrange(tiles, "(row column) c h w -> (row h) (column w) c", column=columns).numpy()
+
+
 @styled
 def image_grid(images: Tensor, columns: int = 8, scale: int | None = None, column_labels: Sequence[str] = (),
                row_labels: Sequence[str] = ()) -> Figure:
-    """Images side by side, `columns` a row, each pixel a crisp square.
+    """Images side by side, `columns` a row, labels above the columns and left of the rows.
 
-    images: (N, 3, H, W), uint8 or floating in −1..1 (what lies outside is clipped). scale: dots a pixel; by default the
-    largest whole number with which the grid is at most 8 inches wide. Labels stand above the columns and left of the rows.
+    images: (N, 3, H, W), uint8, or floating in −1..1 (values outside are clipped). scale: dots per pixel; by default the
+    largest integer for which the grid is at most 8 inches wide. Raises ValueError for other images and for columns below 1.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"images must be (N, 3, H, W) with N at least 1, not {tuple(images.shape)}.")
-    if not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images must be uint8, or floating in −1..1, not {images.dtype}.")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}.")
-    n, _, h, w = images.shape
-    columns = min(columns, n)
-    rows, gap = math.ceil(n / columns), 4
-    left = max(map(_width, row_labels)) + 3 * gap if row_labels else 0  # dots left free for labels
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise ValueError(f"images must be (N, 3, H, W) with N at least 1, uint8 or floating in −1..1, not {shown(images)}.")
+    h, w = images.shape[2:]
+    columns, gap = min(check_integer("columns", columns, 1), len(images)), 4
+    left = max(map(_width, row_labels)) + 3 * gap if row_labels else 0  # dots
     top = 20 if column_labels else 0
     if scale is None:
         scale = max(1, (int(WIDTH * DPI) - left - gap * columns) // (columns * w))
-    pixels = images if images.dtype == torch.uint8 else to_pixels(images)
-    pixels = pixels.cpu().permute(0, 2, 3, 1).numpy().repeat(scale, axis=1).repeat(scale, axis=2)  # (N, H·scale, W·scale, 3)
+    tiles = tile(images if images.dtype == torch.uint8 else to_pixels(images), columns, scale, gap)
+    canvas = np.pad(tiles, ((top, 0), (left, 0), (0, 0)), constant_values=255)
 
-    down, across = h * scale + gap, w * scale + gap
-    canvas = np.full((top + rows * down, left + columns * across, 3), 255, dtype=np.uint8)
     figure = Picture(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    for i, picture in enumerate(pixels):
-        y, x = top + i // columns * down, left + i % columns * across
-        canvas[y:y + h * scale, x:x + w * scale] = picture
-    axes.imshow(canvas, interpolation="nearest")  # one dot of the figure for one number of the canvas
+    axes.imshow(canvas, interpolation="nearest")  # one dot of the figure for each number of the canvas
     for i, label in enumerate(column_labels):
-        axes.text(left + i * across + w * scale / 2, top / 2, label, ha="center", va="center")
+        axes.text(left + i * (w * scale + gap) + w * scale / 2, top / 2, label, ha="center", va="center")
     for i, label in enumerate(row_labels):
-        axes.text(left - 2 * gap, top + i * down + h * scale / 2, label, ha="right", va="center")
+        axes.text(left - 2 * gap, top + i * (h * scale + gap) + h * scale / 2, label, ha="right", va="center")
     return figure
 
 
 def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) -> Figure:
-    """How one picture comes into being: x_t above, the foreseen x̂_0 below, from noise (left) to picture (right).
+    """One image of a batch on its way from noise (left) to picture (right): x_t above, the predicted x̂_0 below.
 
-    steps: what `samplers.trajectory` yields, with x (B, 3, H, W). Of many steps, `columns` evenly spread ones are shown,
-    the last always. image: which one of the batch.
+    steps: from `samplers.trajectory`, with x (B, 3, H, W). Shows `columns` evenly spaced steps, always including the last.
+    image: index in the batch. Raises ValueError if there are no steps.
     """
     steps = list(steps)
     if not steps:
-        raise ValueError("steps is empty: hand over what samplers.trajectory yields, not an iterator already used up.")
+        raise ValueError("steps is empty: pass the iterator from samplers.trajectory, not one that is already used up.")
     columns = min(columns, len(steps))
     shown = [steps[(i + 1) * len(steps) // columns - 1] for i in range(columns)]
     images = torch.stack([step.x[image] for step in shown] + [step.x0[image] for step in shown])  # (2·columns, 3, H, W)
@@ -101,10 +105,9 @@ def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) ->
 @styled
 def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: Sequence[str] = (),
                 row_labels: Sequence[str] = ()) -> Figure:
-    """Signals side by side, `columns` a row: x (N, 1, L) as curves over time, x (N, 2, L) as paths in the plane, from the dot on.
+    """Signals side by side, `columns` a row: x (N, 1, L) as curves over time, x (N, 2, L) as paths in the plane that start at a dot.
 
-    Values outside −limit..limit are clipped; paths show all of that square, curves the range that they have in common. Labels stand
-    above the columns and left of the rows.
+    Values are clipped to −limit..limit. Paths show that whole square, curves the range of all values. Labels as in `image_grid`.
     """
     if x.ndim != 3 or x.shape[1] not in (1, 2) or not len(x):
         raise ValueError(f"x must be (N, 1, L) or (N, 2, L) with N at least 1, not {tuple(x.shape)}.")
@@ -113,8 +116,7 @@ def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: 
     values = x.detach().cpu().double().numpy().clip(-limit, limit)
     low, high = (-limit, limit) if path else (values.min(), max(values.max(), values.min() + 1e-9))
     values = 0.9 * (values - (low + high) / 2) / (high - low)  # −0.45..0.45
-    figure = Picture(figsize=(WIDTH, WIDTH / columns * tall * rows + 0.3 * bool(column_labels)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _one_panel(WIDTH / columns * tall * rows + 0.3 * bool(column_labels))
     for i, value in enumerate(values):
         column, below = i % columns, i // columns * tall
         across = value[0] if path else np.linspace(-0.45, 0.45, x.shape[2])
@@ -133,33 +135,24 @@ def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: 
 @styled
 def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool = False, log_y: bool = False,
            level: float | None = None) -> Figure:
-    """Lines with legend: {name: (x, y)} or {name: (x, y, error)}, the last drawn with a band y ± error.
+    """Lines with a legend: {name: (x, y)} or {name: (x, y, error)}, the latter with a band y ± error.
 
-    With log_x the ticks stand at the x of the lines, as one wants for step counts. level: a dashed horizontal line, such
-    as the value that would be perfect.
+    With log_x, ticks stand at the x of the lines (step counts, for example). level: a dashed horizontal line, such as the ideal value.
     """
-    figure = Picture(figsize=(WIDTH, 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    ticks = set()
+    figure, axes = _one_panel(3.8)
     for name, line in lines.items():
         x, y, *error = (np.asarray(values, dtype=np.float64) for values in line)
-        drawn, = axes.plot(x, y, label=name, markevery=1 if len(x) <= 20 else len(x) + 1)
-        if len(x) > 20:
-            drawn.set_marker("")
+        few = len(x) <= 20
+        drawn, = axes.plot(x, y, label=name, **({} if few else {"marker": ""}))
         if error:
             axes.fill_between(x, y - error[0], y + error[0], color=drawn.get_color(), alpha=0.2, linewidth=0)
-        ticks.update(x.tolist())
     if level is not None:
         axes.axhline(level, color=BLACK, linewidth=1, linestyle="--")
     if log_x:
         axes.set_xscale("log")
+        ticks = sorted({float(x) for line in lines.values() for x in line[0]})
         if len(ticks) <= 20:
-            places, labels, last = sorted(ticks), [], 0.0
-            for tick in places:  # a number that would stand in the one before it is left out
-                far = tick > last * (places[-1] / places[0]) ** 0.035
-                labels.append(f"{tick:g}" if far else "")
-                last = tick if far else last
-            axes.set_xticks(places, labels)
+            axes.set_xticks(ticks, _spaced_labels(ticks))
             axes.minorticks_off()
     if log_y:
         axes.set_yscale("log")
@@ -175,9 +168,8 @@ def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool =
 
 @styled
 def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
-    """Prediction against measurement: {name: (x, y, error of y)}, with the diagonal on which both agree, and both zeros."""
-    figure = Picture(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    """Prediction against measurement: {name: (x, y, error of y)}, with both axes and the diagonal of perfect agreement."""
+    figure, axes = _one_panel(4.6)
     for name, (x, y, error) in groups.items():
         axes.errorbar(x, y, np.nan_to_num(error), linestyle="none", capsize=3, elinewidth=1, label=name)
     axes.axline((0, 0), slope=1, color=BLACK, linewidth=1, linestyle="--")
@@ -191,61 +183,78 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
 @styled
 def planes(panels: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, value_label: str,
            limit: float, points: Mapping[str, Sequence[tuple[float, float, float]]] | None = None) -> Figure:
-    """Values over a plane with logarithmic axes, blue below 0 and red above, a line where they are 0: {title: (len(y), len(x))}.
+    """Maps with logarithmic axes, {title: values (len(y), len(x))}: blue below 0, red above, a line at 0.
 
-    Colours end at ±limit. points: (x, y, value) by title, drawn as circles in the same colours, to hold against the plane around them.
+    Colours saturate at ±limit. points: {title: [(x, y, value), …]}, circles in the same colours, to compare with the map around them.
     """
     figure = Picture(figsize=(WIDTH, 3.1), layout="constrained")
     colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, values) in zip(every, panels.items(), strict=True):
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(row, panels.items(), strict=True):
         drawn = axes.pcolormesh(x, y, values, shading="gouraud", **colours)
         if np.min(values) < 0 < np.max(values):
             axes.contour(x, y, values, levels=[0], colors=BLACK, linewidths=1)
         for px, py, value in (points or {}).get(title, ()):
-            axes.scatter(px, py, c=[value], s=90, edgecolors=BLACK, linewidths=1.2, marker="o", zorder=3, clip_on=False,
-                         **colours)
+            axes.scatter(px, py, c=[value], s=90, edgecolors=BLACK, linewidths=1.2, marker="o", zorder=3, clip_on=False, **colours)
         axes.set(xscale="log", yscale="log", title=title, xlabel=x_label)
         axes.grid(False)
-    every[0].set_ylabel(y_label)
-    figure.colorbar(drawn, ax=list(every), label=value_label, extend="both")
+    row[0].set_ylabel(y_label)
+    figure.colorbar(drawn, ax=list(row), label=value_label, extend="both")
     return figure
 
 
 @styled
 def scatter(panels: Mapping[str, Tensor], columns: int = 4, limit: float = 1.6, data: Tensor | None = None) -> Figure:
-    """Clouds of points, {title: (N, 2)}, one panel each, all over the square −limit..limit.
-
-    data: (M, 2), drawn in grey behind every panel.
-    """
-    figure, axes = _square_panels(panels, columns, limit)
-    for panel, points in zip(axes, panels.values(), strict=True):
-        _cloud(panel, data)
-        panel.plot(*_xy(points), ".", color=BLUE, markersize=2.5, alpha=0.6, markeredgewidth=0)
+    """Clouds of points, {title: (N, 2)}, one panel each over the square −limit..limit. data: (M, 2), in grey behind each panel."""
+    figure, drawn = _square_panels(panels, columns, limit)
+    for axes, points in drawn:
+        _cloud(axes, data)
+        axes.plot(*_xy(points), ".", color=BLUE, markersize=2.5, alpha=0.6, markeredgewidth=0)
     return figure
 
 
 @styled
 def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]], columns: int = 3, limit: float = 1.6) -> Figure:
-    """Arrows over a cloud, {title: (cloud (N, 2), positions (M, 2), arrows (M, 2))}; arrows have their true length."""
-    figure, axes = _square_panels(panels, columns, limit)
-    for panel, (cloud, positions, arrows) in zip(axes, panels.values(), strict=True):
-        _cloud(panel, cloud)
-        panel.quiver(*_xy(positions), *_xy(arrows), color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.006)
+    """Arrows of true length over a cloud of points, {title: (cloud (N, 2), positions (M, 2), arrows (M, 2))}."""
+    figure, drawn = _square_panels(panels, columns, limit)
+    for axes, (cloud, positions, arrows) in drawn:
+        _cloud(axes, cloud)
+        axes.quiver(*_xy(positions), *_xy(arrows), color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.006)
     return figure
 
 
 @styled
 def paths(panels: Mapping[str, Tensor], columns: int = 3, limit: float = 2.4, data: Tensor | None = None) -> Figure:
-    """Ways that samplers take, {title: (steps + 1, B, 2)}: from the open circle (noise) to the dot (sample)."""
-    figure, axes = _square_panels(panels, columns, limit)
-    for panel, path in zip(axes, panels.values(), strict=True):
-        _cloud(panel, data)
+    """Paths of samplers, {title: (steps + 1, B, 2)}, from an open circle (noise) to a dot (sample). data: as in `scatter`."""
+    figure, drawn = _square_panels(panels, columns, limit)
+    for axes, path in drawn:
+        _cloud(axes, data)
         x, y = _xy(path)  # (steps + 1, B) each
-        panel.plot(x, y, color=SKY, linewidth=0.8, marker="")
-        panel.plot(x[0], y[0], "o", color=VERMILION, markersize=4, markerfacecolor="none")
-        panel.plot(x[-1], y[-1], "o", color=BLUE, markersize=4)
+        axes.plot(x, y, color=SKY, linewidth=0.8, marker="")
+        axes.plot(x[0], y[0], "o", color=VERMILION, markersize=4, markerfacecolor="none")
+        axes.plot(x[-1], y[-1], "o", color=BLUE, markersize=4)
     return figure
+
+
+def _one_panel(height: float) -> tuple[Figure, Axes]:
+    figure = Picture(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _square_panels(panels: Mapping[str, Any], columns: int, limit: float) -> tuple[Figure, Iterable[tuple[Axes, Any]]]:
+    """A figure of square panels with these titles, and each panel's axes with its value."""
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    side = min(WIDTH / columns, 3.4)
+    figure = Picture(figsize=(side * columns, (side + 0.15) * rows + 0.2), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, title in zip(grid, panels, strict=False):
+        axes.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    for axes in grid[len(panels):]:
+        axes.set_axis_off()
+    figure.supxlabel("first coordinate", fontsize=10)
+    figure.supylabel("second coordinate", fontsize=10)
+    return figure, zip(grid, panels.values(), strict=False)
 
 
 def _width(label: str) -> int:
@@ -253,25 +262,19 @@ def _width(label: str) -> int:
     return math.ceil(TextPath((0, 0), label, size=STYLE["font.size"]).get_extents().x1 * DPI / 72)
 
 
-def _square_panels(titles: Iterable[str], columns: int, limit: float) -> tuple[Figure, list[Axes]]:
-    titles = list(titles)
-    columns = min(columns, len(titles))
-    rows = math.ceil(len(titles) / columns)
-    side = min(WIDTH / columns, 3.4)
-    figure = Picture(figsize=(side * columns, (side + 0.15) * rows + 0.2), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, title in zip(grid, titles, strict=False):
-        panel.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    for panel in grid[len(titles):]:
-        panel.set_axis_off()
-    figure.supxlabel("first coordinate", fontsize=10)
-    figure.supylabel("second coordinate", fontsize=10)
-    return figure, list(grid[:len(titles)])
+def _spaced_labels(ticks: list[float]) -> list[str]:
+    """Labels of rising ticks on a logarithmic axis; empty where a label would overlap the one before."""
+    labels, last = [], 0.0
+    for tick in ticks:
+        far = tick > last * (ticks[-1] / ticks[0]) ** 0.035
+        labels.append(f"{tick:g}" if far else "")
+        last = tick if far else last
+    return labels
 
 
-def _cloud(panel: Axes, points: Tensor | None) -> None:
+def _cloud(axes: Axes, points: Tensor | None) -> None:
     if points is not None:
-        panel.plot(*_xy(points), ".", color=GREY, markersize=2, markeredgewidth=0)
+        axes.plot(*_xy(points), ".", color=GREY, markersize=2, markeredgewidth=0)
 
 
 def _xy(points: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
-"""Data sets as uint8 tensors, or float ones for signals; none of these modules knows a network.
+"""Data sets: images as uint8 tensors, signals as floating ones, points in the plane. No module here knows a network.
 
     images = cifar10("train")        # images.pixels (50000, 3, 32, 32) uint8, images.labels (50000,)
     images = celeba("train")         # images.pixels (162770, 3, 64, 64) uint8, mapped into memory
     images = shapes(5_000, seed=0)   # images.factors: the numbers that each scene was drawn from
 
-Each function stands in the module of its name. CIFAR-10 and CelebA are read from the folder named by S2DM_DATA, else from the user's
-cache folder; `fetch_cifar10` downloads the first, the second has to be downloaded by hand.
+Each function is in the module of its name. CIFAR-10 and CelebA are read from the folder S2DM_DATA, else from the user's cache folder.
+`fetch_cifar10` downloads the first; the second has to be downloaded by hand.
 """
 from ..support.checks import check_name
 from . import celeba, cifar10, shapes, signals
@@ -18,7 +18,7 @@ DATA = {"cifar10": (3, 2), "celeba": (3, 2), "shapes": (3, 2), "waves": (1, 1), 
 
 
 def load_data(name: str, size: int) -> Images:
-    """The training data `name`, one of DATA, at the side length (for signals the length) that the network takes."""
+    """The training data `name`, one of DATA, at the side (of signals: the length) `size` of a network. Raises ValueError, DataError."""
     check_name("name", name, DATA)
     makers = {"shapes": shapes.shapes, "waves": signals.waves, "spirals": signals.spirals}
     if name in makers:

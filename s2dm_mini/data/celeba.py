@@ -1,10 +1,10 @@
-"""CelebA's archive, read once into a file of pixels that is mapped into memory; `data.celeba` stands on it.
+"""CelebA (Liu et al., 2015): its archive of photographs, read once into a file of pixels that is mapped into memory.
 
-    pixels = mapped_pixels(folder)   # pixels["train"] (162770, 3, 64, 64) uint8, pixels["valid"], pixels["test"]
+    images = celeba("train")   # images.pixels (162770, 3, 64, 64) uint8
 
-The archive has come from somewhere, so nothing in it is believed: no member is unpacked to a file, names and sizes are compared with
-the list of splits before anything is read, and a picture's own size before it is decoded. The file of pixels grows beside the archive
-under another name, with a note of how far it has come, and takes its own name, which holds a fingerprint of the archive, at the end.
+The archive is untrusted input: no member is unpacked to a file, names and sizes are compared with the list of splits before anything is
+read, and the size of a picture is checked before it is decoded. The file of pixels grows under a temporary name, beside a note of its
+finished part, and takes its own name, with a fingerprint of the archive, when it is complete.
 """
 import hashlib
 import io
@@ -33,19 +33,31 @@ SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the list
 INSIDE = "img_align_celeba/"  # the archive's only folder
 PHOTOGRAPH = (178, 218)  # width, height
 CROP = (89 - 64, 121 - 64, 89 + 64, 121 + 64)  # left, upper, right, lower; as in the DDIM code
-MEMBER_BYTES = 1 << 20  # most that a photograph may have, packed or not: its bare pixels are 116,412 bytes
-BLOCK = 1_000  # photographs between two notes of how far the file of pixels has come
+MEMBER_BYTES = 1 << 20  # limit of a photograph, packed or not: its bare pixels take 116,412 bytes
+BLOCK = 1_000  # photographs between two notes of the finished part
+
+
+def celeba(split: str = "train", size: int = 64, folder: Path | str | None = None) -> Images:
+    """Aligned photographs of faces: 162,770 for training, 19,867 for validation ("valid"), 19,962 for the test; all labels are 0.
+
+    size: the side, 8 to 128 pixels. folder holds the archive and the list of splits as downloaded. As in the DDIM code, 128×128 pixels
+    around column 89, row 121 are scaled by Pillow's bilinear filter, which averages; compare distances only for the same crop and filter.
+    The first call reads the archive for some minutes; later ones map a file. Writing into the pixels changes this process only.
+    Raises ValueError for another split or size, DataError if a file is missing, damaged or not CelebA's.
+    """
+    check_name("split", split, SPLITS)
+    pixels = mapped_pixels(Path(folder) if folder is not None else data_folder(), size)[split]
+    return Images(f"celeba{size}-{split}", pixels, torch.zeros(len(pixels), dtype=torch.int64), ("face",))
 
 
 def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
-    """The pixels of each split, (N, 3, size, size) uint8, in the order of the list, mapped from a file that is made if there is none.
+    """The pixels of each split, (N, 3, size, size) uint8, in the order of the list, mapped from a file, which the first call makes.
 
-    folder holds img_align_celeba.zip and list_eval_partition.txt, and takes the file: 2.5 GB at 64×64. Of two processes that
-    would make it, one waits; one that was killed left a part that the next goes on from. Raises ValueError for a size
-    outside 8..128, DataError for files that are missing, damaged or not CelebA's.
+    The file stands in `folder` beside the archive and the list, and takes 2.5 GB at 64×64. Of two processes, one makes it and the
+    other waits; if it is killed, the next one goes on from the finished part. Raises as `celeba` does.
     """
     if not 8 <= size <= CROP[2] - CROP[0]:
-        raise ValueError(f"size must be 8 to {CROP[2] - CROP[0]}, the side of what is cropped from a photograph, not {size}.")
+        raise ValueError(f"size must be 8 to {CROP[2] - CROP[0]}, the side of the crop from a photograph, not {size}.")
     archive = folder / ARCHIVE
     if missing := [name for name in (ARCHIVE, LIST) if not (folder / name).is_file()]:
         raise DataError(f"CelebA is not in {folder}, which lacks {' and '.join(missing)}. It has to be downloaded by hand: from the CelebA "
@@ -54,13 +66,13 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
     split_of = _read_list(folder / LIST)
     try:
         photographs = zipfile.ZipFile(archive)
-    # NotImplementedError is zipfile's word for archives of a version or compression that it does not know; damaged bytes can look like one.
+    # zipfile raises NotImplementedError for unknown versions and compressions of an archive; damaged bytes can look like one.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
         raise DataError(f"{archive} cannot be read as a zip file ({error}): it is cut short, or a web page was saved in its place. "
                         f"Download it again.") from error
     with photographs:
         named = _checked_members(photographs, split_of)
-        members = [named[name] for name in sorted(split_of, key=split_of.get)]  # each split in one piece, in the order of the list
+        members = [named[name] for name in sorted(split_of, key=split_of.get)]  # split by split, each in the order of the list
         cache = folder / f"celeba{size}-{_fingerprint(members)}.npy"
         try:
             if not cache.exists():
@@ -69,19 +81,19 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
                         _build(cache, photographs, members, size)
         except OSError as error:
             raise DataError(f"{cache} cannot be written ({error.strerror or error}). It takes {len(members) * 3 * size**2 / 1e9:.1f} GB; "
-                            f"what there is of it is kept, and the next try goes on from there.") from error
+                            f"the finished part is kept, and the next call goes on from there.") from error
     try:
-        pixels = np.load(cache, mmap_mode="c")  # copy on write: torch warns of arrays that may not be written
+        pixels = np.load(cache, mmap_mode="c")  # copy on write: torch warns of read-only arrays
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{cache} is damaged ({error}). Delete it, and it is made anew.") from error
+        raise DataError(f"{cache} is damaged ({error}). Delete it; the next call makes it anew.") from error
     if pixels.dtype != np.uint8 or pixels.shape != (len(members), 3, size, size):
-        raise DataError(f"{cache} holds {pixels.dtype} of shape {pixels.shape}. Delete it, and it is made anew.")
+        raise DataError(f"{cache} holds {pixels.dtype} of shape {pixels.shape}. Delete it; the next call makes it anew.")
     lengths = np.bincount(list(split_of.values()), minlength=len(SPLITS)).tolist()
     return dict(zip(SPLITS, torch.from_numpy(pixels).split(lengths), strict=True))
 
 
 def _read_list(path: Path) -> dict[str, int]:
-    """The list of splits, a line like `000001.jpg 0` for each photograph: name → 0, 1 or 2."""
+    """The list of splits, one line like `000001.jpg 0` per photograph: name → 0, 1 or 2."""
     split_of: dict[str, int] = {}
     with open(path, encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
@@ -97,7 +109,7 @@ def _read_list(path: Path) -> dict[str, int]:
 
 
 def _checked_members(photographs: zipfile.ZipFile, split_of: dict[str, int]) -> dict[str, zipfile.ZipInfo]:
-    """Name → member, for exactly the photographs that the list names. Nothing but the archive's table of contents is read."""
+    """Name → member, for exactly the photographs of the list. Reads the archive's table of contents only."""
     members: dict[str, zipfile.ZipInfo] = {}
 
     def refuse(what: str) -> None:
@@ -116,8 +128,8 @@ def _checked_members(photographs: zipfile.ZipFile, split_of: dict[str, int]) -> 
             refuse(f"holds {shown} as a link or a device")
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             refuse(f"holds {shown} encrypted or packed in an unusual way")
-        if max(member.file_size, member.compress_size) > MEMBER_BYTES:
-            refuse(f"holds {shown} of {max(member.file_size, member.compress_size):,} bytes; a photograph has at most {MEMBER_BYTES:,}")
+        if (size := max(member.file_size, member.compress_size)) > MEMBER_BYTES:
+            refuse(f"holds {shown} of {size:,} bytes; a photograph has at most {MEMBER_BYTES:,}")
         members[name] = member
     if missing := [name for name in split_of if name not in members]:
         refuse(f"lacks {len(missing):,} of the {len(split_of):,} photographs, {missing[0]} first")
@@ -125,7 +137,7 @@ def _checked_members(photographs: zipfile.ZipFile, split_of: dict[str, int]) -> 
 
 
 def _fingerprint(members: list[zipfile.ZipInfo]) -> str:
-    """What the file of pixels depends on beside its size: the photographs in their order, and how they are cropped. 16 digits."""
+    """16 digits of a hash of the photographs in their order and of the crop: with the size, they fix the file of pixels."""
     digest = hashlib.sha256(f"{CROP} bilinear".encode())
     for member in members:
         digest.update(f"{member.filename} {member.file_size} {member.CRC}\n".encode())
@@ -133,7 +145,7 @@ def _fingerprint(members: list[zipfile.ZipInfo]) -> str:
 
 
 def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipInfo], size: int) -> None:
-    """Write the file of pixels, going on from what an earlier process has left of it."""
+    """Write the file of pixels, going on from the finished part that an earlier process left."""
     from tqdm import tqdm
 
     part, note = cache.with_name(f"{cache.name}.part"), cache.with_name(f"{cache.name}.position")
@@ -145,7 +157,7 @@ def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipI
         noted = int(note.read_text())
     except (OSError, ValueError):
         noted = 0
-    # Photographs beyond the note may be there in name only: whoever wrote them did not live to see them on the disk.
+    # Photographs after the noted position may be incomplete: their writer was killed.
     done = max(0, min(noted, (part.stat().st_size - len(head)) // record))
     try:
         with open(part, "r+b") as file, tqdm(total=len(members), initial=done, unit=" photographs", desc=f"CelebA, {size}×{size}",
@@ -165,7 +177,7 @@ def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipI
                 write_whole(note, str(done).encode())
         note.unlink()
         part.replace(cache)
-    except DataError:  # another archive has to come, and this part would be of no use to it
+    except DataError:  # this archive is damaged, and its part is of no use to another archive
         note.unlink()
         part.unlink()
         raise
@@ -175,12 +187,12 @@ def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) ->
     """One photograph, cropped and scaled, (3, size, size) uint8."""
     try:
         with photographs.open(member) as file:
-            content = file.read(member.file_size)  # no more than it promised, whatever it unpacks to; then the check sum is compared
+            content = file.read(member.file_size)  # never more than the table of contents states; zipfile then compares the check sum
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise DataError(f"{photographs.filename}: {member.filename} is damaged ({error}). Download the archive again.") from error
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            picture = Image.open(io.BytesIO(content), formats=("JPEG",))  # reads no further than the size
+            picture = Image.open(io.BytesIO(content), formats=("JPEG",))  # reads the header only
         if picture.size != PHOTOGRAPH or picture.mode != "RGB":
             raise DataError(f"{photographs.filename}: {member.filename} is {picture.mode} of {picture.width}×{picture.height} pixels, but "
                             f"CelebA's aligned photographs are RGB of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}. Download {ARCHIVE} again.")
@@ -189,22 +201,3 @@ def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) ->
         raise DataError(f"{photographs.filename}: {member.filename} is not a JPEG picture, only part of one, or one of a forbidding size. "
                         f"Download the archive again.") from error
     return np.asarray(scaled).transpose(2, 0, 1)
-
-
-def celeba(split: str = "train", size: int = 64, folder: Path | str | None = None) -> Images:
-    """CelebA (Liu et al., 2015), aligned: 162,770 training, 19,867 validation or 19,962 test photographs of faces.
-
-    split: train, valid or test. size: the side, 8 to 128 pixels. folder holds the archive and the list of its splits as they were
-    downloaded. As in the DDIM code, the 128×128 pixels around column 89, row 121 of each photograph are scaled to size×size bilinearly,
-    in Pillow's sense: halving takes a mean over four pixels each way, weighted 1, 3, 3, 1, so that nothing finer than the new
-    pixels comes through as a pattern. Distances to published ones mean something only with the same crop and the same scaling.
-
-    The first call reads the archive for some minutes (celeba.py); after that pixels are mapped from a file, read from the disk
-    as they are needed, and what is written into them stays in this process. CelebA has attributes, not classes: all labels are 0.
-    Raises DataError if a file is missing or damaged.
-    """
-    from .celeba import SPLITS, mapped_pixels  # which imports this module
-
-    check_name("split", split, SPLITS)
-    pixels = mapped_pixels(Path(folder) if folder is not None else data_folder(), size)[split]
-    return Images(f"celeba{size}-{split}", pixels, torch.zeros(len(pixels), dtype=torch.int64), ("face",))

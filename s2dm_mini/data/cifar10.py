@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) from its official binary files: read, downloaded, unpacked."""
+"""CIFAR-10 (Krizhevsky, 2009) from its official binary files: reading, downloading, unpacking."""
 import gzip
 import io
 import sys
@@ -17,17 +17,20 @@ CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
-RECORD_BYTES, RECORDS_PER_FILE = 1 + 3 * 32 * 32, 10_000  # label byte, then red, green and blue planes, row by row
+NAMES = [*CIFAR10_FILES["train"], *CIFAR10_FILES["test"]]
+BATCHES = "cifar-10-batches-bin"  # the folder of the files, in the archive too
+RECORD_BYTES, RECORDS_PER_FILE = 1 + 3 * 32 * 32, 10_000  # a label byte, then red, green and blue planes, row by row
 
 
 def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
-    """CIFAR-10 (Krizhevsky, 2009): 50,000 training or 10,000 test images of 10 classes, 32×32.
+    """CIFAR-10: 50,000 training ("train") or 10,000 test images ("test") of 10 classes, 32×32.
 
-    folder holds `cifar-10-batches-bin/` (or is that folder). Raises DataError if a file is missing or damaged.
+    folder holds `cifar-10-batches-bin/` or is that folder; by default `data_folder()`. Raises ValueError for another split, DataError if
+    a file is missing or damaged.
     """
     check_name("split", split, CIFAR10_FILES)
     folder = Path(folder) if folder is not None else data_folder()
-    batches = folder / "cifar-10-batches-bin"
+    batches = folder / BATCHES
     if not batches.is_dir() and (folder / CIFAR10_FILES[split][0]).exists():
         batches = folder
     records = np.concatenate([_read_cifar10_file(batches / name) for name in CIFAR10_FILES[split]])
@@ -36,15 +39,15 @@ def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
 
 
 def _read_cifar10_file(path: Path) -> np.ndarray:
-    """One file as (10000, 3073) uint8, refused unless size and labels are right."""
+    """One file as (10000, 3073) uint8, after its size and labels are checked."""
     try:
         size = path.stat().st_size
     except OSError:
         raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "
-                        f"the folder cifar-10-batches-bin of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
+                        f"the folder {BATCHES} of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
                         f"or into a folder that S2DM_DATA names.") from None
-    if size != RECORD_BYTES * RECORDS_PER_FILE:
-        raise DataError(f"{path} has {size:,} bytes; a CIFAR-10 batch has exactly {RECORD_BYTES * RECORDS_PER_FILE:,}. "
+    if size != _file_bytes():
+        raise DataError(f"{path} has {size:,} bytes; a CIFAR-10 batch has exactly {_file_bytes():,}. "
                         f"Delete it and run `python -m s2dm_mini fetch cifar10` again.")
     records = np.fromfile(path, dtype=np.uint8).reshape(RECORDS_PER_FILE, RECORD_BYTES)
     if records[:, 0].max() > 9:
@@ -55,26 +58,21 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
 
 
 def fetch_cifar10(folder: Path | str | None = None) -> Path:
-    """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it; returns the folder of the .bin files.
+    """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it. Returns the folder of the .bin files.
 
-    Files that are already there and whole are left alone; of two processes one waits. Raises DataError if there is no network or no room.
+    Complete files are left alone; of two processes one waits. Raises DataError without a network or without room on the disk.
     """
     folder = Path(folder) if folder is not None else data_folder()
-    batches = folder / "cifar-10-batches-bin"
-    files = [batches / name for split in CIFAR10_FILES.values() for name in split]
+    files = [folder / BATCHES / name for name in NAMES]
     if not _whole(files):
-        with sole_writer(batches, *files, wait=True):
-            if not _whole(files):  # nor has the process that this one waited for put them there
+        with sole_writer(folder / BATCHES, *files, wait=True):
+            if not _whole(files):  # another process, for which this one waited, may have written them
                 unpack_cifar10(_download_cifar10(folder), folder)
-    return batches
-
-
-def _whole(files: list[Path]) -> bool:
-    return all(file.is_file() and file.stat().st_size == RECORD_BYTES * RECORDS_PER_FILE for file in files)
+    return folder / BATCHES
 
 
 def _download_cifar10(folder: Path) -> Path:
-    """The archive, in a folder of its own: there the temporary files of a download that was killed can be told from the user's."""
+    """Download the archive into a folder of its own, where leftovers of a killed download cannot be files of the user."""
     import pooch
 
     downloads = folder / "cifar-10-archive"
@@ -86,39 +84,44 @@ def _download_cifar10(folder: Path) -> Path:
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "
-                        f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder cifar-10-batches-bin into {folder}, or name the "
+                        f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder {BATCHES} into {folder}, or name the "
                         f"folder it is in by S2DM_DATA.") from error
 
 
 def unpack_cifar10(archive: Path, folder: Path) -> None:
-    """Unpack the six .bin files of the archive into folder/cifar-10-batches-bin, once all six are read and found whole.
+    """Write the archive's six .bin files into folder/cifar-10-batches-bin, after all of it was read and all six were checked.
 
-    Only plain files of the expected name and size are read, by name; links, other paths and anything else in the
-    archive are never touched. What the archive unpacks to is cut off where six files would long be through, so that no bomb fills the
-    memory, and all sizes are looked at before anything is written. Raises DataError.
+    The archive is untrusted input. Only plain files of the expected name and size are read, by name; links, other paths and other members
+    are ignored. Unpacking stops at 8 times the size of a file, so that no bomb fills the memory. Raises DataError.
     """
-    size = RECORD_BYTES * RECORDS_PER_FILE
-    names = [name for split in CIFAR10_FILES.values() for name in split]
-    target, limit = folder / "cifar-10-batches-bin", 8 * size  # six files, the readme and the names of the classes
+    target, limit = folder / BATCHES, 8 * _file_bytes()  # six files, the readme and the class names
     try:
         with gzip.open(archive) as stream:
             unpacked = stream.read(limit + 1)  # to the end, where gzip compares its check sum
         if len(unpacked) > limit:
             raise DataError(f"{archive} unpacks to more than {limit:,} bytes: it is not CIFAR-10's binary archive. Delete it and run "
                             f"`python -m s2dm_mini fetch cifar10` again.")
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:  # plain: a second packing inside is not CIFAR-10's
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:  # uncompressed: CIFAR-10 has no second compression inside
             members = {}
             for member in tar:
                 inside, _, name = member.name.removeprefix("./").rpartition("/")
-                if inside != "cifar-10-batches-bin" or name not in names or not member.isreg():
+                if inside != BATCHES or name not in NAMES or not member.isreg():
                     continue
-                if member.size != size:
-                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {size:,}.")
+                if member.size != _file_bytes():
+                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {_file_bytes():,}.")
                 members[name] = member
-            if missing := [name for name in names if name not in members]:
+            if missing := [name for name in NAMES if name not in members]:
                 raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
             for name, member in members.items():
                 write_whole(target / name, tar.extractfile(member).read())
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{archive} could not be unpacked into {target} ({reason}). Is it whole, and is there room on the disk?") from error
+
+
+def _file_bytes() -> int:
+    return RECORD_BYTES * RECORDS_PER_FILE
+
+
+def _whole(files: list[Path]) -> bool:
+    return all(file.is_file() and file.stat().st_size == _file_bytes() for file in files)

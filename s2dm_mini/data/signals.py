@@ -1,9 +1,9 @@
-"""Signals with known parameters: heartbeat-like `waves` and `spirals` in the plane, drawn on the spot, and the parameters of a sample.
+"""Signals with known parameters: heartbeat-like `waves` and `spirals` in the plane, and the parameters that fit a sample best.
 
-    signals = waves(5_000, seed=0)     # signals.pixels (5000, 1, 64) float32, signals.factors: what each was drawn from
+    signals = waves(5_000, seed=0)     # signals.pixels (5000, 1, 64) float32, signals.factors: the parameters of each
     fit = fit_waves(x)                 # fit.factors: the parameters nearest to each x (N, 1, 64); fit.residual (N,)
 
-No noise is added to either: whatever a sample has beside its best fit is the sampler's or the network's, not the data's.
+The data have no noise: any residual of a sample is due to the sampler or the network.
 """
 import math
 from collections.abc import Callable
@@ -14,28 +14,10 @@ from torch import Tensor
 
 from .images import Images
 
-
-@dataclass
-class Signals(Images):
-    """A data set of signals in memory, with pixels (N, C, L) float32 within −1..1; `train` takes it as it takes `Images`."""
-
-    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The signals as they are, neither scaled nor mirrored: played backwards, a heartbeat is none."""
-        return pixels
-
-
-@dataclass
-class Fit:
-    """The generator's parameters that come nearest to each of N signals."""
-
-    factors: dict[str, Tensor]  # name → (N,) float64
-    residual: Tensor  # (N,) root mean square of what is left of the signal
-
-
-# name → smallest and largest value; all are drawn uniformly between
+# Factor → smallest and largest value; all are drawn uniformly and independently.
 WAVE_FACTORS = {
     "rate": (1.0, 2.0),  # beats in the window
-    "phase": (0.0, 1.0),  # where in its beat the window begins, in beats
+    "phase": (0.0, 1.0),  # start of the window within its beat, in beats
     "width": (0.8, 1.25),  # of all bumps
     "p": (0.10, 0.25), "r": (0.6, 1.0), "t": (0.15, 0.40),  # heights of the three upward waves
 }
@@ -50,39 +32,56 @@ SPIRAL_FACTORS = {
 }
 
 
-def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
-    """Heartbeats: periodic sums of five Gaussian bumps called P, Q, R, S, T as in an electrocardiogram; (n, 1, length).
+@dataclass
+class Signals(Images):
+    """A data set of signals, with pixels (N, C, L) float32 within −1..1; `train` takes it like `Images`."""
 
-    Factors as in WAVE_FACTORS, drawn uniformly and independently. The same (n, length, seed) gives the same signals.
+    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The signals unchanged: they are in range, and a mirrored heartbeat is not a heartbeat."""
+        return pixels
+
+
+@dataclass
+class Fit:
+    """The parameters of the generator that come nearest to each of N signals."""
+
+    factors: dict[str, Tensor]  # name → (N,) float64
+    residual: Tensor  # (N,) root mean square of signal minus fit
+
+
+def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
+    """Heartbeats (n, 1, length) with factors in WAVE_FACTORS: periodic sums of five Gaussian bumps, named as in an electrocardiogram.
+
+    The same (n, length, seed) gives the same signals.
     """
-    factors = _scaled(_random(n, len(WAVE_FACTORS), seed), WAVE_FACTORS)
+    factors = _scaled(_uniform(n, len(WAVE_FACTORS), seed), WAVE_FACTORS)
     return _signals(f"waves{length}", draw_waves(factors, length), factors)
 
 
 def draw_waves(factors: dict[str, Tensor], length: int = 64) -> Tensor:
-    """One signal for each row of factors, (n,) each. Returns (n, 1, length) in their dtype."""
+    """One signal per row of factors, (n,) each. Returns (n, 1, length) in their dtype."""
     column = {name: value[:, None] for name, value in factors.items()}  # (n, 1)
     beat = column["phase"] + column["rate"] * torch.arange(length, dtype=column["rate"].dtype) / length  # (n, length)
     x = torch.zeros_like(beat)
     for place, deviation, height, multiple in BUMPS.values():
-        away = (beat - place + 0.5) % 1 - 0.5  # from the nearest bump of this kind, in beats
+        away = (beat - place + 0.5) % 1 - 0.5  # distance to the nearest bump of this kind, in beats
         x = x + multiple * column[height] * torch.exp(-(away / (deviation * column["width"])).square() / 2)
     return x[:, None]
 
 
 def spirals(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
-    """Paths in the plane that turn inwards, radius·e^(−decay·u + 2πi(angle + turns·u)), u from 0 to 1; (n, 2, length).
+    """Inward paths (n, 2, length) with factors in SPIRAL_FACTORS: radius·e^(−decay·u + 2πi(angle + turns·u)), u from 0 to 1.
 
-    Factors as in SPIRAL_FACTORS. The same (n, length, seed) gives the same paths.
+    The same (n, length, seed) gives the same paths.
     """
-    u = _random(n, len(SPIRAL_FACTORS) + 1, seed)  # (n, 5), the last to choose a sense of rotation
+    u = _uniform(n, len(SPIRAL_FACTORS) + 1, seed)  # (n, 5), the last for the sense of rotation
     factors = _scaled(u, SPIRAL_FACTORS)
     factors["turns"] = torch.where(u[:, -1] < 0.5, -factors["turns"], factors["turns"])
     return _signals(f"spirals{length}", draw_spirals(factors, length), factors)
 
 
 def draw_spirals(factors: dict[str, Tensor], length: int = 64) -> Tensor:
-    """One path for each row of factors, (n,) each. Returns (n, 2, length) in their dtype."""
+    """One path per row of factors, (n,) each. Returns (n, 2, length) in their dtype."""
     column = {name: value[:, None] for name, value in factors.items()}  # (n, 1)
     u = torch.linspace(0, 1, length, dtype=column["turns"].dtype)
     radius = column["radius"] * torch.exp(-column["decay"] * u)  # (n, length)
@@ -91,34 +90,30 @@ def draw_spirals(factors: dict[str, Tensor], length: int = 64) -> Tensor:
 
 
 def fit_waves(x: Tensor) -> Fit:
-    """The waves nearest to each x (N, 1, L) in least squares, whatever x is.
+    """The waves nearest to each x (N, 1, L) in least squares.
 
-    A search over templates gives the start: for every rate and phase on a grid the three heights are a linear problem. From the best
-    grid point, Levenberg's and Marquardt's method refines all six numbers.
+    Start: the best rate and phase of a grid, where the three heights are a linear problem. Then `_refined` fits all six factors.
     """
-    x = x.double()
-    length = x.shape[2]
+    x, length = x.double(), x.shape[2]
     rates, phases = torch.linspace(*WAVE_FACTORS["rate"], 31, dtype=torch.float64), torch.arange(48, dtype=torch.float64) / 48
     rate, phase = (grid.flatten() for grid in torch.meshgrid(rates, phases, indexing="ij"))  # (G,)
-    phase = phase - rate / 2  # a grid for the phase in the window's middle, where a rate between two of the grid's does least harm
+    phase = phase - rate / 2  # a grid of the phase at the middle of the window, where errors of the rate matter least
     one, none = torch.ones_like(rate), torch.zeros_like(rate)
     templates = torch.cat([draw_waves({"rate": rate, "phase": phase, "width": one, **dict.fromkeys("prt", none), height: one}, length)
                            for height in "prt"], dim=1)  # (G, 3, L)
-    basis = torch.linalg.qr(templates.transpose(1, 2)).Q  # (G, L, 3): the share of x that lies in its span is what the templates explain
-    explained = lambda some: torch.einsum("gld,nl->ngd", basis, some).square().sum(2)  # noqa: E731, (n, G)
-    best = torch.cat([explained(some).argmax(1) for some in x[:, 0].split(256)])  # (N,)
+    basis = torch.linalg.qr(templates.transpose(1, 2)).Q  # (G, L, 3): the templates explain the part of x in its span
+    best = torch.cat([torch.einsum("gld,nl->ngd", basis, some).square().sum(2).argmax(1) for some in x[:, 0].split(256)])  # (N,)
     p, r, t = torch.linalg.lstsq(templates[best].transpose(1, 2), x.transpose(1, 2)).solution[..., 0].T  # (N,) each
     return _refined(draw_waves, x, {"rate": rate[best], "phase": phase[best], "width": one[best], "p": p, "r": r, "t": t}, around="phase")
 
 
 def fit_spirals(x: Tensor) -> Fit:
-    """The spirals nearest to each x (N, 2, L) in least squares, whatever x is.
+    """The spirals nearest to each x (N, 2, L) in least squares.
 
-    As complex numbers z, each point of a spiral is the one before times the same q = e^(−decay + 2πi·turns)/(L−1): the start is that q in
-    least squares (Prony, 1795), and the same for radius and angle; Levenberg's and Marquardt's method refines all four numbers.
+    As complex numbers, each point of a spiral is the one before times q = e^((−decay + 2πi·turns)/(L−1)). Start: q in least squares (Prony,
+    1795), then radius and angle likewise. Then `_refined` fits all four factors.
     """
-    x = x.double()
-    length = x.shape[2]
+    x, length = x.double(), x.shape[2]
     z = torch.complex(x[:, 0], x[:, 1])  # (N, L)
     log_q = ((z[:, 1:] * z[:, :-1].conj()).sum(1) / z[:, :-1].abs().square().sum(1)).log() * (length - 1)  # (N,)
     unit = torch.exp(log_q[:, None] * torch.linspace(0, 1, length, dtype=torch.float64))
@@ -127,7 +122,7 @@ def fit_spirals(x: Tensor) -> Fit:
     return _refined(draw_spirals, x, start, around="angle")
 
 
-def _random(n: int, columns: int, seed: int) -> Tensor:
+def _uniform(n: int, columns: int, seed: int) -> Tensor:
     return torch.rand(n, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -140,7 +135,10 @@ def _signals(name: str, x: Tensor, factors: dict[str, Tensor]) -> Signals:
 
 
 def _refined(draw: Callable[[dict[str, Tensor], int], Tensor], x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
-    """Levenberg's and Marquardt's method from a start, for all x (N, C, L) side by side. around: the factor that is cyclic, of period 1."""
+    """Least squares by the Levenberg–Marquardt method (Marquardt, 1963) from `start`, for all x (N, C, L) at once.
+
+    around: the cyclic factor, of period 1.
+    """
     names, length = list(start), x.shape[2]
 
     def draw_flat(theta: Tensor) -> Tensor:  # (N, P) → (N, C·L)
@@ -154,9 +152,9 @@ def _refined(draw: Callable[[dict[str, Tensor], int], Tensor], x: Tensor, start:
         normal = slope.transpose(1, 2) @ slope  # (N, P, P)
         ridge = torch.diag_embed(damping * normal.diagonal(dim1=1, dim2=2) + 1e-12)
         trial = theta + torch.linalg.solve(normal + ridge, torch.einsum("ndp,nd->np", slope, left))
-        left_then = x.flatten(1) - draw_flat(trial)
-        better = left_then.square().sum(1, keepdim=True) < left.square().sum(1, keepdim=True)  # (N, 1)
-        theta, left, damping = (torch.where(better, a, b) for a, b in ((trial, theta), (left_then, left), (damping / 4, damping * 4)))
+        trial_left = x.flatten(1) - draw_flat(trial)
+        better = trial_left.square().sum(1, keepdim=True) < left.square().sum(1, keepdim=True)  # (N, 1)
+        theta, left, damping = (torch.where(better, a, b) for a, b in ((trial, theta), (trial_left, left), (damping / 4, damping * 4)))
     factors = dict(zip(names, theta.T, strict=True))
     factors[around] = factors[around] % 1
     return Fit(factors, left.square().mean(1).sqrt())

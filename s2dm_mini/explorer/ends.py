@@ -1,4 +1,4 @@
-"""The two ends of a strip: noise drawn from a seed, or a picture encoded by inversion."""
+"""The two ends of a strip: noise drawn from a seed, or a picture encoded as noise by inversion."""
 import io
 import warnings
 from functools import lru_cache
@@ -15,6 +15,7 @@ from ..support.machine import best_device
 from .setting import SCHEDULE, Setting, family, network
 
 UPLOAD_BYTES, UPLOAD_PIXELS = 8 << 20, 40_000_000
+SIDE = 32  # of the pictures made here
 
 
 def latents(setting: Setting) -> Tensor:
@@ -23,42 +24,49 @@ def latents(setting: Setting) -> Tensor:
 
 
 def end_latent(end: int | bytes, setting: Setting) -> Tensor:
-    """An end's noise, (3, S, S): drawn from its seed, or found by inverting L_0's DDIM on the grid of the setting."""
+    """The noise of one end, (3, S, S): drawn from its seed, or found by inverting DDIM of L_0 on the setting's grid."""
     l0 = family(setting)[0]
     if isinstance(end, int):
         return torch.randn(3, l0.image_size, l0.image_size, generator=torch.Generator().manual_seed(end)).to(best_device())
-    return _encoded(end, l0.name, l0.image_size, setting.steps, setting.spacing)
+    return encoded(end, l0.name, l0.image_size, setting.steps, setting.spacing)
 
 
 @lru_cache(maxsize=64)
-def _encoded(end: bytes, name: str, size: int, steps: int, spacing: str) -> Tensor:
-    x0 = to_unit_range(read_png(end, size))[None].to(best_device())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+def encoded(png: bytes, name: str, size: int, steps: int, spacing: str) -> Tensor:
+    """The noise, (3, size, size), that DDIM of the network `name` turns into the picture; kept in memory."""
+    x0 = to_unit_range(read_png(png, size))[None].to(best_device())
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of repeated timesteps, as in `grid`
         return invert(network(name), x0, SCHEDULE, steps, spacing, REFINEMENTS)[0]
 
 
 def read_png(png: bytes, size: int) -> Tensor:
-    """An end's PNG as (3, size, size) uint8. Raises ValueError, in a sentence, for bytes that are no picture."""
+    """The picture of an end as (3, size, size) uint8. Raises ValueError for bytes that are not a picture."""
     size = check_integer("size", size, 1, MAX_SIZE)
     picture = _opened("png", png).resize((size, size), Image.Resampling.BOX)
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1).contiguous()
 
 
-def to_png(pixels: Tensor) -> bytes:
-    """(3, H, W) uint8 → PNG bytes, which serve as an end."""
-    check_pixels("pixels", pixels, "(3, H, W)")
-    return _png(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
+def upload(name: str, content: bytes) -> bytes:
+    """A user's picture file as an end: its central square, scaled to 32×32. Raises ValueError for any other file; `name` is for errors."""
+    return png_bytes(ImageOps.fit(_opened(name, content), (SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def shape_picture(number: int) -> bytes:
-    """One scene of `shapes`, as an end."""
-    return to_png(shapes(1, 32, seed=check_seed(number, "number")).pixels[0])
+    """The scene that `shapes` draws from the seed `number`, as an end."""
+    return to_png(shapes(1, SIDE, seed=check_seed(number, "number")).pixels[0])
 
 
-def upload(name: str, content: bytes) -> bytes:
-    """A user's file as an end: cut to the square in its middle, 32×32. Raises ValueError, in a sentence, for anything else."""
-    return _png(ImageOps.fit(_opened(name, content), (32, 32), Image.Resampling.LANCZOS))
+def to_png(pixels: Tensor) -> bytes:
+    """(3, H, W) uint8 → PNG bytes, which can be an end."""
+    check_pixels("pixels", pixels, "(3, H, W)")
+    return png_bytes(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A Pillow image as PNG bytes, encoded for speed: a strip takes about 50 kB."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _opened(name: str, content: bytes) -> Image.Image:
@@ -66,22 +74,15 @@ def _opened(name: str, content: bytes) -> Image.Image:
         raise ValueError(f"the content of {name} must be the bytes of a picture file, not {shown(content)}.")
     if len(content) > UPLOAD_BYTES:
         raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
-                         "Save a smaller copy: 32 × 32 pixels are enough.")
-    too_many = f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: 32 × 32 pixels are enough."
+                         f"Save a smaller copy: {SIDE} × {SIDE} pixels are enough.")
+    too_many = f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: {SIDE} × {SIDE} pixels are enough."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; they are refused below
-            picture = Image.open(io.BytesIO(content))
-        if picture.width * picture.height > UPLOAD_PIXELS:  # so far only the header was read
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns of large pictures, which are refused below
+            picture = Image.open(io.BytesIO(content))  # reads the header only
+        if picture.width * picture.height > UPLOAD_PIXELS:
             raise ValueError(too_many)
         return ImageOps.exif_transpose(picture).convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(too_many) from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} is no picture that can be read; PNG, JPEG, GIF, BMP and WebP can.") from error
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)  # quick to write; a strip takes about 50 kB
-    return file.getvalue()

@@ -1,7 +1,6 @@
-"""Pictures of strips and planes: views in, PNG and GIF bytes out; and the code that makes the same picture again.
+"""Pictures of strips and maps as PNG and GIF bytes, each with its setting written below, and the code that draws a strip again.
 
-Drawn with Pillow, in a few milliseconds, because a picture is drawn at every step of the sampler. Every picture says under
-itself which setting it belongs to.
+Drawn with Pillow in a few milliseconds, because each sampler step needs a picture; only the curves are drawn with matplotlib.
 """
 import base64
 import io
@@ -17,14 +16,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..losses import shrinkage
-from ..plots import BLUE, STYLE, VERMILION, Picture, styled
+from ..plots import BLUE, STYLE, VERMILION, Picture, styled, tile
 from ..samplers import SAMPLERS
-from .plane import SKIPS, TAUS, Plane, nearest_cell
+from .ends import png_bytes
+from .plane import SKIPS, TAUS, nearest_cell
 from .setting import SCHEDULE, Setting
-from .strips import View, smoothness, views
+from .strips import Row, View, smoothness, views
 
 LEFT, GAP, LINE, STRIP = 88, 4, 19, 800  # dots: labels, between images, a line of text, the strip itself
-CELL, TOP = 64, 26  # dots: an image of the plane, the labels above it
+CELL, TOP = 64, 26  # dots: an image of the map, the labels above it
+FRAME = 128  # dots: an image of the animation
 INK, WAITING = "#222222", 236  # text; grey of an image still to come
 
 
@@ -35,72 +36,47 @@ def strip(setting: Setting) -> bytes:
 
 
 def draw(view: View) -> bytes:
-    """The three rows and the setting they belong to, as PNG bytes of 892 × about 350 dots."""
-    s = view.setting
-    size = view.l0.pixels.shape[-1]
-    scale = min(96, (STRIP + GAP) // s.frames - GAP) // size  # dots a pixel
+    """L_0, S²-DM and their difference, three rows, with the setting below, as PNG bytes of 892 × about 350 dots."""
+    s, size = view.setting, view.l0.pixels.shape[-1]
+    scale = min(96, (STRIP + GAP) // s.frames - GAP) // size  # dots per pixel
+    down = size * scale + GAP
     change = difference(view.l0.pixels, view.s2dm.pixels, s.amplify) if view.comparable else torch.full_like(view.l0.pixels, WAITING)
-    rows = {"L₀": view.l0.pixels, "S²-DM": view.s2dm.pixels, f"change ×{s.amplify}": change}
-    down, across = size * scale + GAP, size * scale + GAP
     canvas, pen = _canvas(LEFT + STRIP + GAP, 3 * down + 3 * LINE)
-    for i, (label, pixels) in enumerate(rows.items()):
+    _paste(canvas, (LEFT, 0), torch.cat([view.l0.pixels, view.s2dm.pixels, change]), s.frames, scale, GAP)
+    for i, label in enumerate(("L₀", "S²-DM", f"change ×{s.amplify}")):
         pen.text((LEFT - 8, i * down + (down - GAP) // 2), label, INK, _font(14), anchor="rm")
-        for j, picture in enumerate(_enlarged(pixels, scale)):
-            canvas.paste(picture, (LEFT + j * across, i * down))
-    state = "finished" if view.done else f"preview, step {view.step} of {view.steps}"
-    how = view.source if s.how == "trained" or s.tau < 1 else f"{view.source}, s_t = 1"
-    lines = (f"skip {s.skip}, τ {s.tau:g} · {how}", f"{_ends(s)}, {s.way}, {s.frames} frames · {sampling(s)} · {state}",
-             "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree")
-    for i, line in enumerate(lines):
-        pen.text((LEFT, 3 * down + i * LINE + 1), line, INK, _font(13))
-    return _png(canvas)
-
-
-def sampling(s: Setting) -> str:
-    """How the pictures are drawn, in words."""
-    eta = f", η {s.eta:g}" if s.eta else ""
-    return f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
-
-
-def _ends(s: Setting) -> str:
-    return " to ".join(f"seed {end}" if isinstance(end, int) else "encoded picture" for end in (s.first, s.second))
+    source = view.source if s.how == "trained" or s.tau < 1 else f"{view.source}, s_t = 1"
+    ends = " to ".join(f"seed {end}" if isinstance(end, int) else "encoded picture" for end in (s.first, s.second))
+    _write(pen, LEFT, 3 * down + 1, (
+        f"skip {s.skip}, τ {s.tau:g} · {source}", f"{ends}, {s.way}, {s.frames} frames · {_sampling(s)} · {_state(view.slower)}",
+        "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree"))
+    return png_bytes(canvas)
 
 
 def difference(a: Tensor, b: Tensor, amplify: int) -> Tensor:
-    """Change of brightness from a to b, times amplify: white for none, towards blue if darker, orange if brighter. (N, 3, H, W) uint8.
+    """Change of brightness from a to b, times amplify, (N, 3, H, W) uint8: white for none, blue for darker, orange for brighter.
 
-    The two colours are told apart by colour-blind readers.
+    Colour-blind readers can tell the two colours apart.
     """
     change = (b.float() - a.float()).mean(dim=1, keepdim=True) * amplify / 255  # (N, 1, H, W)
     ink = torch.where(change > 0, _rgb(VERMILION), _rgb(BLUE))  # (N, 3, H, W)
     return (255 + (ink - 255) * change.abs().clamp(max=1)).round().to(torch.uint8)
 
 
-def _rgb(colour: str) -> Tensor:
-    return torch.tensor([int(colour[i:i + 2], 16) for i in (1, 3, 5)], dtype=torch.float32)[None, :, None, None]
-
-
-def draw_plane(view: Plane) -> bytes:
-    """The map of skip and τ as PNG bytes; a blue frame marks the cell nearest to the setting. Cells are where `cell` says."""
-    s, size = view.setting, view.pixels.shape[-1]
+def draw_plane(s: Setting, row: Row) -> bytes:
+    """The map of skip and τ, a row of `plane`, as PNG bytes. A blue frame marks the cell nearest to the setting; for places see `cell`."""
     right, bottom = cell(len(TAUS), len(SKIPS))
     canvas, pen = _canvas(right, bottom + 3 * LINE)
-    marked = nearest_cell(s)
-    for i, picture in enumerate(_enlarged(view.pixels, CELL // size)):
-        row, column = divmod(i, len(SKIPS))
-        x, y = cell(row, column)
-        if (row, column) == marked:
-            pen.rectangle((x - 3, y - 3, x + CELL + 2, y + CELL + 2), fill=BLUE)
-        canvas.paste(picture, (x, y))
+    _paste(canvas, cell(0, 0), row.pixels, len(SKIPS), CELL // row.pixels.shape[-1], 2 * GAP)
+    x, y = cell(*nearest_cell(s))
+    pen.rectangle((x - 3, y - 3, x + CELL + 2, y + CELL + 2), outline=BLUE, width=3)
     for column, skip in enumerate(SKIPS):
         pen.text((cell(0, column)[0] + CELL // 2, TOP // 2), f"skip {skip}", INK, _font(13), anchor="mm")
-    for row, tau in enumerate(TAUS):
-        pen.text((LEFT - 8, cell(row, 0)[1] + CELL // 2), f"τ {tau:g}", INK, _font(13), anchor="rm")
-    state = "finished" if view.done else f"preview, step {view.step} of {view.steps}"
+    for line, tau in enumerate(TAUS):
+        pen.text((LEFT - 8, cell(line, 0)[1] + CELL // 2), f"τ {tau:g}", INK, _font(13), anchor="rm")
     first = f"seed {s.first}" if isinstance(s.first, int) else "the encoded picture"
-    for i, line in enumerate((f"{first}, closed form for every skip and τ · {state}", sampling(s), "τ = 1 is L₀")):
-        pen.text((8, bottom + i * LINE + 2), line, INK, _font(13))
-    return _png(canvas)
+    _write(pen, 8, bottom + 2, (f"{first}, closed form for every skip and τ · {_state(row)}", _sampling(s), "τ = 1 is L₀"))
+    return png_bytes(canvas)
 
 
 def cell(row: int, column: int) -> tuple[int, int]:
@@ -110,14 +86,13 @@ def cell(row: int, column: int) -> tuple[int, int]:
 
 @styled
 def draw_curves(view: View) -> bytes:
-    """Three small plots as PNG bytes: s_t, the size of ε along the way, and how far neighbouring frames are apart."""
+    """Three small plots as PNG bytes: s_t, the size of ε at each evaluation, the distance between neighbouring frames."""
     s = view.setting
     figure = Picture(figsize=((LEFT + STRIP + GAP) / STYLE["figure.dpi"], 2.3))
-    place = {"left": 0.065, "right": 0.99, "bottom": 0.2, "top": 0.88, "wspace": 0.28}  # set by hand: a third of the layout engine's time
+    place = {"left": 0.065, "right": 0.99, "bottom": 0.2, "top": 0.88, "wspace": 0.28}  # fixed: a layout engine takes three times as long
     left, middle, right = figure.subplots(1, 3, gridspec_kw=place)
-    t = np.arange(SCHEDULE.T)
-    left.plot(t, np.ones_like(t), marker="", label="L₀")
-    left.plot(t, shrinkage(SCHEDULE, s.skip, s.tau), marker="", label=f"skip {s.skip}, τ {s.tau:g}")
+    left.plot(np.ones(SCHEDULE.T), marker="", label="L₀")
+    left.plot(shrinkage(SCHEDULE, s.skip, s.tau), marker="", label=f"skip {s.skip}, τ {s.tau:g}")
     left.set(title="factor $s_t$ on the predicted noise", xlabel="timestep t")
     for row, label in ((view.l0, "L₀"), (view.s2dm, "S²-DM")):
         middle.plot(row.times, row.eps_rms, label=label)
@@ -134,15 +109,13 @@ def draw_curves(view: View) -> bytes:
 
 
 def animate(view: View) -> bytes:
-    """L_0 (left) and S²-DM (right) walking from end to end and back, as GIF bytes that repeat forever."""
-    size = view.l0.pixels.shape[-1]
-    scale = 128 // size
+    """L_0 (left) and S²-DM (right) from end to end and back, as GIF bytes that repeat forever."""
     frames = []
-    for left, right in zip(_enlarged(view.l0.pixels, scale), _enlarged(view.s2dm.pixels, scale), strict=True):
-        canvas, pen = _canvas(2 * 128 + 3 * GAP, 128 + 2 * GAP + LINE)
-        for x, picture, label in ((GAP, left, "L₀"), (128 + 2 * GAP, right, f"skip {view.setting.skip}, τ {view.setting.tau:g}")):
-            canvas.paste(picture, (x, GAP + LINE))
-            pen.text((x + 64, LINE // 2 + 1), label, INK, _font(13), anchor="mm")
+    for pair in zip(view.l0.pixels, view.s2dm.pixels, strict=True):
+        canvas, pen = _canvas(2 * FRAME + 3 * GAP, FRAME + 2 * GAP + LINE)
+        _paste(canvas, (GAP, GAP + LINE), torch.stack(pair), 2, FRAME // pair[0].shape[-1], GAP)
+        for i, label in enumerate(("L₀", f"skip {view.setting.skip}, τ {view.setting.tau:g}")):
+            pen.text((GAP + i * (FRAME + GAP) + FRAME // 2, LINE // 2 + 1), label, INK, _font(13), anchor="mm")
         frames.append(canvas)
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:] + frames[-2:0:-1], duration=160, loop=0)
@@ -150,23 +123,23 @@ def animate(view: View) -> bytes:
 
 
 def code(setting: Setting) -> str:
-    """A notebook cell that draws the same strip, to the byte on the same machine."""
-    changed, pictures = [], False
-    for field in fields(setting):
-        value = getattr(setting, field.name)
-        if value != field.default:
-            pictures |= isinstance(value, bytes)
-            text = f'b64decode("{base64.b64encode(value).decode()}")' if isinstance(value, bytes) else repr(value)
-            changed.append(f"{field.name}={text}")
-    decoder = "from base64 import b64decode\n\n" if pictures else ""
+    """A notebook cell that draws the same strip: on the same machine, the same bytes."""
+    values = {field.name: getattr(setting, field.name) for field in fields(setting) if getattr(setting, field.name) != field.default}
+    written = {name: f'b64decode("{base64.b64encode(value).decode()}")' if isinstance(value, bytes) else repr(value)
+               for name, value in values.items()}
+    decoder = "from base64 import b64decode\n\n" if any(isinstance(value, bytes) for value in values.values()) else ""
     return (f"{decoder}from IPython.display import Image\n\nfrom s2dm_mini.explorer.pictures import strip\n"
-            f"from s2dm_mini.explorer.setting import Setting\n\nImage(strip(Setting({', '.join(changed)})))")
+            "from s2dm_mini.explorer.setting import Setting\n\n"
+            f"Image(strip(Setting({', '.join(f'{name}={text}' for name, text in written.items())})))")
 
 
-def _enlarged(pixels: Tensor, scale: int) -> Iterable[Image.Image]:
-    """(N, 3, H, W) uint8 → pictures in which each pixel is a crisp square of scale × scale dots."""
-    for picture in pixels.permute(0, 2, 3, 1).numpy().repeat(scale, axis=1).repeat(scale, axis=2):
-        yield Image.fromarray(picture)
+def _sampling(s: Setting) -> str:
+    eta = f", η {s.eta:g}" if s.eta else ""
+    return f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
+
+
+def _state(row: Row) -> str:
+    return "finished" if row.done else f"preview, step {row.step} of {row.steps}"
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -174,13 +147,20 @@ def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return canvas, ImageDraw.Draw(canvas)
 
 
+def _paste(canvas: Image.Image, place: tuple[int, int], pixels: Tensor, columns: int, scale: int, gap: int) -> None:
+    canvas.paste(Image.fromarray(tile(pixels, columns, scale, gap)), place)
+
+
+def _write(pen: ImageDraw.ImageDraw, x: int, y: int, lines: Iterable[str]) -> None:
+    for i, line in enumerate(lines):
+        pen.text((x, y + i * LINE), line, INK, _font(13))
+
+
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of the other pictures; Pillow's own has no τ."""
+    """matplotlib's DejaVu Sans, as in the other figures; the font that Pillow brings has no τ."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _png(canvas: Image.Image) -> bytes:
-    file = io.BytesIO()
-    canvas.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+def _rgb(colour: str) -> Tensor:
+    return torch.tensor([int(colour[i:i + 2], 16) for i in (1, 3, 5)], dtype=torch.float32)[None, :, None, None]

@@ -1,4 +1,4 @@
-"""The setting of a strip, and the shipped networks that it can show."""
+"""The setting of a strip, and the shipped networks that can draw it."""
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from ..latents import WAYS
 from ..losses import shrinkage
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS, NoiseSchedule
-from ..support.checks import check_name, check_types, shown
+from ..support.checks import check_integer, check_name, check_number, check_types
 from ..support.machine import best_device
 
 SCHEDULE = NoiseSchedule.linear()
@@ -20,7 +20,10 @@ HOW = ("closed form", "trained")
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a strip depends on. An end is a seed (its noise is drawn) or a picture (PNG bytes, encoded by inversion)."""
+    """Everything that a strip depends on. Raises ValueError for values out of range.
+
+    Each end, `first` and `second`, is a seed, from which noise is drawn, or PNG bytes of a picture, which inversion encodes as noise.
+    """
 
     family: str = "nano, cifar10"  # see `families`
     first: int | bytes = 0
@@ -29,41 +32,42 @@ class Setting:
     frames: int = 8
     skip: int = 9
     tau: float = 0.99
-    how: str = "closed form"  # or "trained": the nearest network of the zoo
+    how: str = "closed form"  # or "trained": the nearest shipped network
     sampler: str = "ddim"
     steps: int = 10
     spacing: str = "quadratic"
     eta: float = 0.0
-    amplify: int = 8  # of the difference row
+    amplify: int = 8  # gain of the row of differences
 
     def __post_init__(self):
-        def need(good: bool, name: str, limit: str) -> None:
-            if not good:
-                raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
-
         for name in ("first", "second"):
-            end = getattr(self, name)
-            seed = isinstance(end, int) and not isinstance(end, bool) and 0 <= end < 2**31
-            need(isinstance(end, bytes) or seed, name, "a seed from 0 to 2,147,483,647 or a picture")
+            if not isinstance(getattr(self, name), bytes):
+                check_integer(name, getattr(self, name), 0, 2**31 - 1, why=" (a seed), or a picture as PNG bytes")
         check_types(self)
-        for name, values in (("way", WAYS), ("how", HOW), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
-            check_name(name, getattr(self, name), values)
+        for name, known in (("way", WAYS), ("how", HOW), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
+            check_name(name, getattr(self, name), known)
         for name, low, high in (("frames", 3, 12), ("skip", 1, 99), ("steps", 1, 100), ("amplify", 1, 64)):
-            need(low <= getattr(self, name) <= high, name, f"a whole number from {low} to {high}")
-        need(0.5 <= self.tau <= 1, "tau", "between 0.5 and 1")
-        need(0 <= self.eta <= 1, "eta", "between 0 and 1")
+            check_integer(name, getattr(self, name), low, high)
+        check_number("tau", self.tau, 0.5, 1)
+        check_number("eta", self.eta, 0, 1)
         if self.eta and not SAMPLERS[self.sampler].takes_eta:
-            object.__setattr__(self, "eta", 0.0)  # the slider keeps its place while another sampler is tried
+            object.__setattr__(self, "eta", 0.0)  # the slider of η keeps its place while other samplers are tried
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image (NFE)."""
+        """Network evaluations per image (NFE)."""
         return SAMPLERS[self.sampler].nfe(len(grid(self)))
+
+
+def grid(setting: Setting) -> Tensor:
+    """The timesteps that the sampler visits, falling, (at most steps,) int64: timesteps that rounding repeats appear once."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the picture states the number of steps
+        return SCHEDULE.timesteps(setting.steps, setting.spacing)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network of the zoo, as far as its manifest tells."""
+    """A shipped network, as described in the manifest."""
 
     name: str
     skip: int
@@ -72,19 +76,17 @@ class Trained:
 
 
 def families() -> dict[str, list[Trained]]:
-    """Networks that can be compared, one preset on one data set each: "nano, cifar10" → its networks.
+    """The shipped networks for images without classes, by preset and data set, such as "nano, cifar10"; L_0 (τ = 1) comes first.
 
-    A family needs an L_0 network (τ = 1), which comes first; it may hold any number of S²-DM networks.
-    Raises CheckpointError if the manifest is damaged.
+    A family without an L_0 network is left out. Raises CheckpointError if the manifest is damaged.
     """
     found: dict[str, list[Trained]] = {}
     try:
         for name, entry in sorted(zoo().items()):
-            if entry["unet"].get("dimensions", 2) != 2 or entry["unet"].get("classes"):  # signals, and twins of L_0 that know classes
-                continue
-            config = entry["record"]["config"]
-            network = Trained(name, config["skip"], config["tau"], entry["unet"]["image_size"])
-            found.setdefault(f"{config['preset']}, {config['data']}", []).append(network)
+            unet, config = entry["unet"], entry["record"]["config"]
+            if unet.get("dimensions", 2) == 2 and not unet.get("classes"):
+                network = Trained(name, config["skip"], config["tau"], unet["image_size"])
+                found.setdefault(f"{config['preset']}, {config['data']}", []).append(network)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the manifest of shipped networks, manifest.json, is damaged ({type(error).__name__}: {error}). "
                               "Restore it with `git checkout -- data/checkpoints`.") from error
@@ -93,7 +95,7 @@ def families() -> dict[str, list[Trained]]:
 
 
 def family(setting: Setting) -> list[Trained]:
-    """The networks of the setting's family, L_0 first. Raises CheckpointError, naming the known ones."""
+    """The networks of the setting's family, L_0 first. Raises CheckpointError for an unknown family."""
     known = families()
     if setting.family not in known:
         raise CheckpointError(f"no shipped network belongs to {setting.family!r}. Known: {'; '.join(known) or 'none'}.")
@@ -101,9 +103,9 @@ def family(setting: Setting) -> list[Trained]:
 
 
 def nearest(setting: Setting) -> Trained:
-    """The shipped network whose training asked for the shrinkage s_t most like that of (skip, τ).
+    """The network of the family whose shrinkage s_t differs least from that of (skip, τ), in the maximum over t.
 
-    "Like" is the largest |Δs_t| over t, so that τ = 1 finds L_0 at any skip, and settings that act alike are near each other.
+    Hence τ = 1 finds L_0 at any skip.
     """
     wanted = shrinkage(SCHEDULE, setting.skip, setting.tau)
     return min(family(setting), key=lambda it: (shrinkage(SCHEDULE, it.skip, it.tau) - wanted).abs().max().item())
@@ -111,21 +113,15 @@ def nearest(setting: Setting) -> Trained:
 
 @lru_cache(maxsize=8)
 def network(name: str) -> Denoiser:
+    """A shipped network, kept in memory."""
     return load_pretrained(name, best_device())
 
 
 def s2dm(setting: Setting) -> tuple[Denoiser, str]:
-    """The S²-DM denoiser of the setting, and where it comes from in words."""
+    """The S²-DM denoiser of the setting, and its origin in words."""
     l0 = family(setting)[0].name
     if setting.how == "closed form":
         return Shrunk(network(l0), shrinkage(SCHEDULE, setting.skip, setting.tau)), f"closed form: s_t times {l0}"
     found = nearest(setting)
     kind = "L₀" if found.tau == 1 else f"skip {found.skip}, τ {found.tau:g}"
     return network(found.name), f"trained, nearest: {found.name} ({kind})"
-
-
-def grid(setting: Setting) -> Tensor:
-    """The timesteps that the sampler visits, falling, (steps,) int64; repeats that rounding makes are left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the picture says how many steps there are
-        return SCHEDULE.timesteps(setting.steps, setting.spacing)

@@ -1,13 +1,10 @@
-"""Strips: what the latent explorer shows, as pure functions of a `Setting`. The widgets on top are in explorer.py.
+"""Strips: two rows of pictures from the same latents, drawn by L_0 and by S²-DM, step by step; a pure function of a `Setting`.
 
-    for view in views(Setting(skip=49)): ...  # coarse to fine, one view a sampler step; strip_pictures.py draws it
-
-A strip has three rows: L_0, S²-DM with the same latents, and what S²-DM changes. Networks and finished rows are kept, so
-that a setting seen before is there at once.
+    for view in views(Setting(skip=49)): ...  # coarse to fine, one view per sampler step; pictures.py draws them
 """
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,42 +14,51 @@ from ..data.images import to_pixels
 from ..denoisers import Denoiser
 from ..samplers import SAMPLERS, trajectory
 from ..samplers.common import CLEAN
-from .ends import _encoded, latents
+from .ends import encoded, latents
 from .setting import SCHEDULE, Setting, family, grid, network, s2dm
 
-ROWS_KEPT = 400  # of at most 12 images of 32×32: 15 MB
-DIVERGED = 4.0  # pictures live in −1..1; values beyond this are none any more
+ROWS_KEPT = 400  # at 12 images of 32×32 each: 15 MB
+DIVERGED = 4.0  # |x| beyond this is not a picture: those lie in −1..1
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network's strip, at some step of the sampler."""
+    """Pictures drawn side by side, after `step` of `steps` steps of the sampler."""
 
-    pixels: Tensor  # (frames, 3, S, S) uint8, x̂_0 of the step, or x_0 at the end
-    times: tuple[float, ...]  # timesteps at which the network was asked
-    eps_rms: tuple[float, ...]  # root mean square of its answers ε there; 1 for pure noise
-    largest: float  # |x|, to see whether the sampler diverged
-
-
-@dataclass(frozen=True)
-class View:
-    """What is seen at one moment: both rows, and how far they are."""
-
-    setting: Setting
     step: int
     steps: int
-    l0: Row
-    s2dm: Row
-    source: str  # where the S²-DM row comes from: the formula, or the network's name
-    comparable: bool  # both rows are at the same step, so that their difference means something
+    pixels: Tensor  # (frames, 3, S, S) uint8: x̂_0 at this step, or x_0 at the end
+    times: tuple[float, ...]  # timesteps of the network evaluations so far
+    eps_rms: tuple[float, ...]  # root mean square of ε predicted there; 1 for pure noise
+    largest: float  # |x|: shows whether the sampler diverged
 
     @property
     def done(self) -> bool:
         return self.step == self.steps
 
 
+@dataclass(frozen=True)
+class View:
+    """Both rows at one moment."""
+
+    setting: Setting
+    l0: Row
+    s2dm: Row
+    source: str  # of the S²-DM row: the closed form, or the network's name
+
+    @property
+    def slower(self) -> Row:
+        """The row with fewer steps made; finished rows stay whole while the other catches up."""
+        return min(self.l0, self.s2dm, key=lambda row: row.step)
+
+    @property
+    def comparable(self) -> bool:
+        """Both rows are at the same step, so that their difference has a meaning."""
+        return self.l0.step == self.s2dm.step
+
+
 class Listener:
-    """A denoiser that notes how large its answers are."""
+    """A denoiser that records the timesteps and the size of its predictions."""
 
     def __init__(self, denoiser: Denoiser):
         self.denoiser, self.times, self.rms = denoiser, [], []
@@ -64,65 +70,70 @@ class Listener:
         return eps
 
 
-_rows: OrderedDict[tuple, Row] = OrderedDict()  # finished ones, the latest used last
-
-
-def forget() -> None:
-    """Empty the store of finished rows, encoded pictures and loaded networks."""
-    _rows.clear()
-    _encoded.cache_clear()
-    network.cache_clear()
-
-
 def views(setting: Setting) -> Iterator[View]:
-    """The strip coarse to fine, one view a sampler step. Rows seen before are there at once, whole.
+    """The strip coarse to fine, one view per sampler step. A row finished before is whole from the first view on.
 
-    Raises CheckpointError (a network is missing or damaged) and ValueError (the sampler left the finite numbers).
+    Raises CheckpointError for a missing or damaged network, ValueError if the sampler leaves the finite numbers.
     """
     l0 = network(family(setting)[0].name)
     denoiser, source = s2dm(setting)
-    key = replace(setting, skip=1, tau=1.0, how="trained", amplify=1)  # what L_0's row depends on, and no more
+    key = l0_key(setting)
     s2dm_key = (source, key) if setting.how == "trained" else (setting.skip, setting.tau, key)
-    both_wait = key not in _rows and s2dm_key not in _rows
-    steps, l0_row, s2dm_row = len(grid(setting)), None, None
-    l0_run, s2dm_run = _run(key, l0, setting), _run(s2dm_key, denoiser, setting)
-    for step in range(steps if key in _rows and s2dm_key in _rows else 1, steps + 1):
-        l0_row, s2dm_row = next(l0_run, l0_row), next(s2dm_run, s2dm_row)
-        yield View(setting, step, steps, l0_row, s2dm_row, source, comparable=both_wait or step == steps)
+    runs = [run(key, l0, latents, setting), run(s2dm_key, denoiser, latents, setting)]
+    rows: list[Row | None] = [None, None]
+    while not all(row and row.done for row in rows):
+        rows = [next(one, row) for one, row in zip(runs, rows, strict=True)]
+        yield View(setting, *rows, source)
 
 
-def _run(key: tuple | Setting, denoiser: Denoiser, setting: Setting) -> Iterator[Row]:
-    """A row, step by step, kept when it is whole; or at once the one that was kept."""
-    if key in _rows:
-        _rows.move_to_end(key)
-        yield _rows[key]
+def l0_key(setting: Setting) -> Setting:
+    """The setting without the fields that L_0 does not depend on."""
+    return replace(setting, skip=1, tau=1.0, how="trained", amplify=1)
+
+
+_finished: OrderedDict[Hashable, Row] = OrderedDict()  # by key, the last used at the end
+
+
+def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], setting: Setting) -> Iterator[Row]:
+    """Sample from x_T = start(setting), one `Row` per step; or yield at once the finished row kept under `key`.
+
+    Every frame gets the same noise of the sampler, so that neighbours differ by their latents only.
+    """
+    if key in _finished:
+        _finished.move_to_end(key)
+        yield _finished[key]
         return
-    x_T, heard = latents(setting), Listener(denoiser)
-    # All frames hear the same noise, so that what differs between neighbours is their place on the way.
-    noise = [torch.Generator(x_T.device).manual_seed(0) for _ in x_T]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        walk = trajectory(heard, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
-    for step in walk:
-        done = step.t == CLEAN
-        x = step.x if done else step.x0
-        row = Row(to_pixels(x).cpu(), tuple(heard.times), tuple(heard.rms), x.abs().max().item())
-        if done:
-            _rows[key] = row
-            while len(_rows) > ROWS_KEPT:
-                _rows.popitem(last=False)
-        yield row
+    x_T, listener = start(setting), Listener(denoiser)
+    noise, steps = [torch.Generator(x_T.device).manual_seed(0) for _ in x_T], len(grid(setting))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of repeated timesteps, as in `grid`
+        walk = trajectory(listener, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
+    for number, step in enumerate(walk, 1):
+        x = step.x if step.t == CLEAN else step.x0
+        row = Row(number, steps, to_pixels(x).cpu(), tuple(listener.times), tuple(listener.rms), x.abs().max().item())
+        if step.t != CLEAN:
+            yield row
+    _finished[key] = row  # after the walk, which on a GPU reports infinite values only at its end
+    if len(_finished) > ROWS_KEPT:
+        _finished.popitem(last=False)
+    yield row
+
+
+def forget() -> None:
+    """Drop finished rows, encoded pictures and loaded networks."""
+    _finished.clear()
+    encoded.cache_clear()
+    network.cache_clear()
 
 
 def smoothness(row: Row) -> Tensor:
-    """How far neighbouring frames are apart, in grey levels of 255: root mean square over pixels, (frames − 1,)."""
+    """Distance between neighbouring frames in grey levels of 255, (frames − 1,): root mean square over pixels."""
     return row.pixels.float().diff(dim=0).square().flatten(1).mean(dim=1).sqrt()
 
 
 def complaint(view: View) -> str:
-    """A sentence if what came out are no pictures, else nothing."""
+    """A sentence if the finished strip is not made of pictures, else an empty string."""
     largest = max(view.l0.largest, view.s2dm.largest)
-    if not view.done or largest <= DIVERGED:
+    if not view.slower.done or largest <= DIVERGED:
         return ""
     s, reach = view.setting, f"values reach {largest:.3g}, pictures lie in −1 to 1"
     if view.l0.largest > DIVERGED:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.images import to_pixels, to_unit_range
-from ..data.shapes import FACTOR_RANGE, read_factors
+from ..data.shapes import SHAPE_FACTORS, read_factors
 from ..denoisers import Denoiser
 from ..latents import interpolate, invert
 from ..samplers import sample
@@ -161,5 +161,5 @@ def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
     """Monotonicity of each factor along paths (P, F, 3, H, W) of `shapes`, and needless changes of the shape; one value a path."""
     check_pixels("pixels", pixels, "(P, F, 3, H, W)")
     factors = {name: value.unflatten(0, pixels.shape[:2]) for name, value in read_factors(pixels.flatten(0, 1)).items()}  # (P, F)
-    found = {f"monotone {name}": monotonicity(factors[name], extent, name == "hue") for name, extent in FACTOR_RANGE.items()}
+    found = {f"monotone {name}": monotonicity(factors[name], high - low, name == "hue") for name, (low, high) in SHAPE_FACTORS.items()}
     return found | {"needless shapes": needless_changes(factors["shape"]).double()}

@@ -4,9 +4,6 @@ import time
 from math import isnan
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..checkpoints import open_network, schedule_of
 from ..measure.draw import draw_watched
 from ..measure.features import open_features
@@ -100,7 +97,11 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
     seconds = time.perf_counter() - start
     file = io.BytesIO()
     if pictures:
-        _sheet(drawn, columns, enlarge).save(file, "PNG")
+        from PIL import Image
+
+        from ..plots import tile
+
+        Image.fromarray(tile(drawn, columns, enlarge)).save(file, "PNG")
     else:
         from ..plots import signal_grid
 
@@ -109,15 +110,3 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
     nfe = tables.sampling_facts(schedule, sampler, spacing, steps, n, seed)["nfe"]
     return (f"{n} {'images' if pictures else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, {nfe} network evaluations each, "
             f"{seconds:.1f} s on {device_name(place)}: {out}")
-
-
-def _sheet(pixels: Tensor, columns: int, enlarge: int):
-    """Images (N, C, S, S) uint8 as one PIL picture with `columns` in a row; the rest of the last row is white."""
-    from PIL import Image
-
-    n, channels, size, _ = pixels.shape
-    rows = -(-n // columns)
-    sheet = torch.full((rows * columns, channels, size, size), 255, dtype=torch.uint8)
-    sheet[:n] = pixels
-    grid = sheet.reshape(rows, columns, channels, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, channels)
-    return Image.fromarray(grid.numpy()).resize((columns * size * enlarge, rows * size * enlarge), Image.Resampling.NEAREST)

@@ -301,7 +301,7 @@ def test_no_room_on_the_disk(folder, monkeypatch, decoded):
         real(descriptor)
 
     monkeypatch.setattr(reader.os, "fsync", full)
-    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).* GB; what there is of it is kept"):
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).* GB; the finished part is kept"):
         celeba("train", 8, folder)
     assert len(decoded) == 10
     monkeypatch.setattr(reader.os, "fsync", real)

@@ -234,7 +234,7 @@ def test_the_map_is_clicked_and_a_wrong_file_is_survived(explorer):
     expect(page, strip(now))
     page.click("text=map of skip and τ")
     *_, finished = plane(now)
-    expect(page, draw_plane(finished), ".s2dm-map")
+    expect(page, draw_plane(now, finished), ".s2dm-map")
     row, column = 3, 4
     page.locator(".s2dm-map ~ button").nth(row * len(SKIPS) + column).click()
     page.click(".lm-TabBar-tabLabel:has-text('strip')")

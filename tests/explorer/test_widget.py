@@ -142,7 +142,7 @@ def test_a_click_on_the_map_takes_its_skip_and_tau(page):
     assert page.wait()
     strips.forget()
     *_, whole = plane(SMALL)
-    assert page.map.value == draw_plane(whole)
+    assert page.map.value == draw_plane(SMALL, whole)
     row, column = 3, 4
     click(page.cells[row * len(SKIPS) + column])
     send(page.tabs, selected_index=0)
@@ -174,7 +174,7 @@ def test_newer_moves_end_the_older_run_between_its_steps(page, monkeypatch):
 
     def held(setting):
         for view in views(setting):
-            steps.append((setting.skip, view.step))
+            steps.append((setting.skip, view.slower.step))
             at_step.set()
             assert go_on.wait(60)
             yield view
@@ -247,10 +247,10 @@ def test_a_sampler_that_diverges_is_a_sentence(page, monkeypatch):
     for scale, words in ((-1e3, "diverged"), (float("nan"), "finite")):
         with monkeypatch.context() as patch:
             patch.setattr(strips, "network", lambda name, scale=scale: lambda x, t: scale * x)
-            strips._rows.clear()
+            strips._finished.clear()
             send(page.skip, value=20)
             assert words in alarm(page)
-        strips._rows.clear()
+        strips._finished.clear()
         send(page.skip, value=21)
         works_again(page, replace(SMALL, skip=21))
 

@@ -6,7 +6,7 @@ import torch
 
 from s2dm_mini import GaussianDenoiser, NoiseSchedule, sample, shapes
 from s2dm_mini.data import to_pixels
-from s2dm_mini.data.shapes import FACTOR_RANGE, draw_shapes, read_factors
+from s2dm_mini.data.shapes import SHAPE_FACTORS, draw_shapes, read_factors
 from s2dm_mini.latents import slerp
 from s2dm_mini.measure.errors import MeanOverPairs
 from s2dm_mini.measure.paths import (
@@ -101,7 +101,7 @@ def test_a_scene_that_moves_evenly_is_monotone_in_everything():
     factors = {"shape": torch.zeros(7), "hue": 0.9 + 0.4 * w, "radius": 0.3 + 0.3 * w, "x": 0.7 * w - 0.35, "y": 0.35 - 0.7 * w,
                "background": 0.25 + 0.5 * w}
     found = factor_measures(draw_shapes(factors)[None])
-    for name in FACTOR_RANGE:
+    for name in SHAPE_FACTORS:
         assert found[f"monotone {name}"].item() > 0.98, name
     assert found["needless shapes"].item() == 0
 
