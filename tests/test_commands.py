@@ -1,41 +1,92 @@
-"""Commands hand their options to the function that does the work, and say what came of it."""
+"""The command line: options come from the functions that do the work, and every result is told in words."""
 import inspect
+import subprocess
+import sys
 
 import pytest
 
 from s2dm_mini import __main__ as commands
 from s2dm_mini import shapes
 from s2dm_mini.checkpoints import read_tensors
-from s2dm_mini.data import Images, cifar10
+from s2dm_mini.data import Images
 from s2dm_mini.measure.classifier import ClassifierConfig
-from s2dm_mini.study import classes, evaluate, interpolations, signals, tune, zoo
+from s2dm_mini.study import classes, classifier, evaluate, interpolations, ledger, signals, tune
+from s2dm_mini.study.plan import Group
 from s2dm_mini.study.tables import RESULTS, read_rows
+from s2dm_mini.training.config import PAPER
 
 
 class Handed(Exception):
     """Raised in place of the work."""
 
 
-@pytest.mark.parametrize(("command", "module", "name"), [
-    (commands.evaluate_command, evaluate, "evaluate"),
-    (commands.evaluate_classes_command, classes, "evaluate_classes"),
-    (commands.interpolate_command, interpolations, "compare_interpolations"),
-    (commands.tune_command, tune, "tune"),
-    (commands.compare_signals_command, signals, "compare_signals"),
-    (commands.zoo_command, zoo, "build_zoo"),
+def run(monkeypatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["s2dm_mini", *words])
+    commands.main()
+
+
+@pytest.mark.parametrize(("words", "wanted"), [
+    ("train --steps 3 --skip 49 --evaluate 10 20 --no-resume",
+     {"config.steps": 3, "config.skip": 49, "evaluate": (10, 20), "resume": False}),
+    ("train-paper --resume --data celeba",
+     {"config.data": "celeba", "config.preset": PAPER.preset, "config.steps": PAPER.steps, "resume": True}),
+    ("sample a-net --n 5 --spacing logsnr", {"checkpoint": "a-net", "n": 5, "spacing": "logsnr", "steps": 50}),
+    ("evaluate a-net --samples 7", {"checkpoint": "a-net", "samples": 7, "spacing": "quadratic"}),
+    ("evaluate-classes a-net --weight 3", {"checkpoint": "a-net", "weight": 3.0, "scale": "none"}),
+    ("interpolate a b --against c --real", {"checkpoints": ["a", "b"], "against": "c", "real": True, "pairs": 200}),
+    ("tune a-net --against s2dm50 b1.017 --held-out 3", {"checkpoint": "a-net", "against": ("s2dm50", "b1.017"), "held_out": 3}),
+    ("ledger sample --setting s2dm10 --seed 2 --steps 5 10 --size cpu",
+     {"stage": "sample", "group": Group("s2dm10", 2, steps=(5, 10)), "size": "cpu"}),
+    ("zoo --size cpu --ship", {"size": "cpu", "ship": True, "only": ()}),
+    ("reproduce --only 01 02 --set seed=1", {"only": ("01", "02"), "set": ("seed=1",)}),
+    ("fetch celeba", {"dataset": "celeba", "folder": None}),
+    ("train-classifier --epochs 2 --noise 0.1", {"config.epochs": 2, "config.noise": 0.1}),
 ])
-def test_every_option_arrives_under_its_own_name(command, module, name, monkeypatch):
-    signature = inspect.signature(getattr(module, name))
+def test_options_reach_the_function(words, wanted, monkeypatch):
+    name = words.split()[0]
+    function = commands.COMMANDS[name]
+    signature = inspect.signature(function)
 
     def work(*args, **kwargs):
-        raise Handed(signature.bind(*args, **kwargs).arguments)
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        raise Handed(given.arguments)
 
-    monkeypatch.setattr(module, name, work)
-    options = {option: object() for option in inspect.signature(command).parameters}
+    work.__signature__, work.__doc__, work.__annotations__ = signature, function.__doc__, function.__annotations__
+    monkeypatch.setitem(commands.COMMANDS, name, work)
     with pytest.raises(Handed) as handed:
-        command(**options)
-    renamed = {"names": "checkpoints"}
-    assert {renamed.get(key, key): value for key, value in handed.value.args[0].items()} == options
+        run(monkeypatch, *words.split())
+    found = handed.value.args[0]
+    for path, value in wanted.items():
+        first, *rest = path.split(".")
+        assert (getattr(found[first], rest[0]) if rest else found[first]) == value, path
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_every_option_is_explained(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, "--help")
+    said, documented = capsys.readouterr().out, commands.COMMANDS[name].__doc__.split("Args:")[1]
+    for option, parameter in inspect.signature(commands.COMMANDS[name]).parameters.items():
+        assert f"{option}: " in documented, f"{name} does not explain {option}"
+        positional = parameter.default is parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY
+        if not positional and option not in ("config", "group", "notebooks"):  # groups of options, and the folder that only tests change
+            assert f"--{option.replace('_', '-')} " in said or f"--{option.replace('_', '-')}," in said
+
+
+def test_the_overview_has_every_command_and_imports_nothing_heavy():
+    code = ("import sys, runpy\nsys.argv = ['s2dm_mini', '--help']\nrunpy.run_module('s2dm_mini', run_name='__main__')\n"
+            "print([name for name in ('matplotlib', 'torchmetrics', 'diffusers', 'papermill') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]", "start-up imports this"
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(commands.COMMANDS)
+    assert lines.index("use:") < lines.index("study:") and all(len(line) <= 140 for line in lines)
+
+
+def test_an_unknown_command_is_a_sentence(monkeypatch):
+    with pytest.raises(SystemExit, match="error: command must be one of train, .*, not 'evalute'. Did you mean 'evaluate'?"):
+        run(monkeypatch, "evalute")
 
 
 def numbers(row):
@@ -49,46 +100,59 @@ def numbers(row):
     return {key: number(value) for key, value in row.items()}
 
 
-def test_interpolate_says_what_is_within_its_error(monkeypatch, capsys):
+def test_interpolate_says_what_is_within_its_error():
     rows = [numbers(row) for row in read_rows(RESULTS / "interpolation.csv")]
-    monkeypatch.setattr(interpolations, "compare_interpolations", lambda *args: rows)
-    commands.interpolate_command(("any",))
-    lines = capsys.readouterr().out.splitlines()
+    lines = interpolations.sentences(rows).splitlines()
     measured = [line for line in lines if " difference " in line]
     assert len(measured) == len(rows) and len(lines) == len(rows) + sum(row["measure"] == "mean step" for row in rows)
     for line, row in zip(measured, rows, strict=True):
         assert line.startswith(row["measure"]) and f"{row['difference']:+.4g}" in line
-        assert line.endswith("within its error") == (abs(row["difference"]) <= 2 * row["difference_error"])
+        assert row["pairs"] == 200  # Student's t with 199 degrees of freedom: 1.972
+        assert line.endswith("within its error") == (abs(row["difference"]) <= 1.972 * row["difference_error"])
     assert {line.endswith("within its error") for line in measured} == {True, False}
 
 
-def test_tune_says_how_to_use_what_it_found(monkeypatch, capsys):
+def test_tune_says_how_to_use_the_line_it_found():
     rows = [numbers(row) for row in read_rows(RESULTS / "tune.csv")]
     place = ("checkpoint", "sampler", "steps", "spacing", "samples")
     rows = [row for row in rows if all(row[key] == rows[0][key] for key in place)]
-    monkeypatch.setattr(tune, "tune", lambda *args: rows)
-    commands.tune_command("any")
-    lines = capsys.readouterr().out.splitlines()
+    lines = tune.sentences(rows).splitlines()
     [found] = [s for s in tune.summary(rows) if s.scale == "line"]
     assert lines[-1].startswith(f"To sample with it: Shrunk(network, line({found.lambda_first}, {found.lambda_last}))")
     assert len(lines) == 2 + len(tune.summary(rows)) and any(f"{100 * found.fd_change:+.1f} ±" in line for line in lines)
 
 
-def test_train_classifier_writes_network_and_reference(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("module", "table", "said"), [
+    (evaluate, "evaluations", "network evaluations an image"), (classes, "conditional", "right "), (signals, "signals", "spectrum ")])
+def test_rows_are_told_in_words(module, table, said):
+    rows = [numbers(row) | {"nfe": 10, "steps": 10, "samples": 100} for row in read_rows(RESULTS / f"{table}.csv")]
+    assert said in module.sentences(rows[0] if module is evaluate else rows)
+
+
+def test_stages_of_the_ledger_are_told_in_words(monkeypatch, tmp_path):
+    row = {"setting": "l0", "training_seed": 1, "sampler": "ddim", "steps": 5, "fd": 1.25, "features": "f"}
+    monkeypatch.setattr(ledger, "measure_group", lambda *_: iter([row]))
+    monkeypatch.setattr(ledger, "sample_group", lambda *_: [tmp_path])
+    monkeypatch.setattr(ledger, "train_network", lambda *_: tmp_path)
+    assert ledger.run_stage("train", Group()) is None
+    assert ledger.run_stage("sample", Group(), out=tmp_path) == f"1 sets of samples in {tmp_path}"
+    assert ledger.run_stage("measure", Group()) == "l0, seed 1, ddim, 5 steps: Fréchet distance 1.250 in f features"
+
+
+def test_train_classifier_writes_network_and_reference(tmp_path, monkeypatch):
     drawn = shapes(300)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
-    monkeypatch.setattr(cifar10, "cifar10", lambda split: ten)
-    commands.train_classifier_command(ClassifierConfig(epochs=1, batch=50, device="cpu"), tmp_path)
+    monkeypatch.setattr(classifier, "cifar10", lambda split: ten)
+    said = classifier.train_classifier(ClassifierConfig(epochs=1, batch=50, device="cpu"), tmp_path)
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {"cifar10-classifier.safetensors",
                                                                      "ten.cifar10-classifier.safetensors"}, "and no state is left"
-    assert "accuracy on the test split" in capsys.readouterr().out
+    assert "accuracy on the test split" in said
 
 
-def test_eigenvalues_are_those_of_the_images(tmp_path, monkeypatch, capsys):
+def test_eigenvalues_are_those_of_the_images(tmp_path, monkeypatch):
     images = shapes(400, size=8)
-    monkeypatch.setattr(cifar10, "cifar10", lambda split: images)
-    commands.eigenvalues_command(tmp_path / "v.safetensors")
-    assert capsys.readouterr().out.startswith("192 eigenvalues")
+    monkeypatch.setattr(commands, "cifar10", lambda split: images)
+    assert commands.eigenvalues(tmp_path / "v.safetensors").startswith("192 eigenvalues")
     values = read_tensors(tmp_path / "v.safetensors")[0]["eigenvalues"]
     assert (values.diff() <= 0).all() and values.sum().item() == pytest.approx(
         (images.pixels.double() / 127.5).flatten(1).var(dim=0).sum().item(), rel=1e-5)

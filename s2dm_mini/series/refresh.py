@@ -1,7 +1,7 @@
-"""Execute notebooks in place, so that what is stored is what their code prints and draws today.
+"""Execute notebooks in place, so that the outputs stored in them are those of their present code.
 
-A hash of the code goes into each notebook's metadata, s2dm_mini.source_sha256. Where it is not that of the cells, somebody changed
-code and did not run it: tests/test_notebooks.py says so.
+The hash of the code goes into each notebook's metadata as s2dm_mini.source_sha256; tests/test_notebooks.py fails where the code has changed
+since.
 """
 import hashlib
 import re
@@ -13,23 +13,31 @@ from ..support.progress import bar
 
 
 class RefreshError(Exception):
-    """A notebook did not run to its end; the message names notebook, cell and reason. Its file is left as it was."""
+    """A notebook failed; the message names the notebook, the cell and the reason. Its file is unchanged."""
 
 
 def source_sha256(notebook) -> str:
-    """SHA-256 of the code cells' sources, in their order: what stored outputs are the outputs of. Prose does not count.
-
-    notebook: as nbformat reads it.
-    """
+    """SHA-256 of the sources of a notebook's code cells, in their order; prose does not count. notebook: as nbformat reads it."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()
 
 
-def refresh(path: Path, timeout: float = 900) -> float:
-    """Execute a notebook in the folder it lies in, write its outputs into it, and return the seconds that took.
+def refresh_all(notebooks: tuple[Path, ...], timeout: float = 900) -> None:
+    """Execute notebooks in place and store their outputs, with a hash of the code that made them.
 
-    timeout: seconds that one cell may take. Cells keep their ids. Left out is what differs from run to run or needs a kernel:
-    times, the state of widgets, the version of Python. Raises RefreshError; TakenError if another process is doing the same.
+    Args:
+        notebooks: files, e.g. notebooks/05_samplers.ipynb
+        timeout: largest number of seconds for one cell
+    """
+    for path in notebooks:
+        print(f"{path}: {refresh(path, timeout):.0f} s", flush=True)
+
+
+def refresh(path: Path, timeout: float = 900) -> float:
+    """Execute a notebook in its folder and store its outputs; returns the seconds taken. timeout: seconds for one cell.
+
+    Cells keep their ids. Timings, widget state and the Python version are not stored. Raises RefreshError; TakenError if another process
+    refreshes the notebook.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -37,13 +45,13 @@ def refresh(path: Path, timeout: float = 900) -> float:
 
     with sole_writer(path):
         notebook = nbformat.read(path, as_version=4)
-        # A kernel that is shut down in the midst of a cell would log how; what a cell raises comes back by another way.
+        # The log level silences a kernel that is shut down while a cell runs; exceptions in cells are reported in another way.
         client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
                                 record_timing=False, coalesce_streams=True, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         start = time.monotonic()
         try:
             client.reset_execution_trackers()
-            # Cell by cell and not by its `execute`, which would answer Ctrl-C by killing the kernel and then wonder where it is.
+            # Cell by cell: at Ctrl-C, the client's own `execute` kills the kernel and then waits for it.
             with client.setup_kernel():
                 for index, cell in enumerate(bar(path.stem, iterable=notebook.cells)):
                     client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
@@ -61,10 +69,8 @@ def refresh(path: Path, timeout: float = 900) -> float:
 
 
 def _where(notebook) -> str:
-    for i, cell in enumerate(notebook.cells, 1):
-        if any(output.output_type == "error" for output in cell.get("outputs", [])):
-            return f" in cell {i}"
-    return ""
+    failed = [i for i, cell in enumerate(notebook.cells, 1) if any(output.output_type == "error" for output in cell.get("outputs", []))]
+    return f" in cell {failed[0]}" if failed else ""
 
 
 def _reason(error: Exception) -> str:

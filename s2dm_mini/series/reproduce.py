@@ -1,6 +1,6 @@
 """Run the notebook series through papermill and gather its pictures and checks on one page.
 
-A check is a line that a notebook prints and that starts with `check:`; it stands beside the claim it is about.
+A check is a printed line that starts with `check:`; it stands beside the claim that it tests.
 """
 import ast
 import hashlib
@@ -9,9 +9,13 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from .. import checkpoints
 from ..study import tables
@@ -21,12 +25,12 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 class ReproductionError(Exception):
-    """The series cannot run or one of its notebooks failed; the message names notebook, cell and reason."""
+    """The series cannot run, or a notebook failed; the message names the notebook, the cell and the reason."""
 
 
 @dataclass
 class Chapter:
-    """What one executed notebook had to show."""
+    """The title, checks and pictures of an executed notebook."""
 
     name: str
     title: str
@@ -37,12 +41,21 @@ class Chapter:
     pictures: list[str] = field(default_factory=list)  # base64 PNG
 
 
-def reproduce(folder: Path, only: tuple[str, ...], assignments: list[str], notebooks: Path = NOTEBOOKS) -> Path:
-    """Execute the series into `folder`, write folder/index.html, and return its path.
+def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = (), set: tuple[str, ...] = (),
+              notebooks: Annotated[Path, tyro.conf.Suppress] = NOTEBOOKS) -> Path:
+    """Run the notebook series and gather its pictures and checks in index.html.
 
-    only: beginnings of notebook names; () for all. assignments: `name=value` texts for papermill; a name that no
-    chosen notebook has is refused before anything runs. Killed or stopped, the same call goes on with the notebook it was at, as long as
-    nothing that the series rests on has changed. Raises ReproductionError; what was done by then is kept.
+    After a stop, the same call goes on with the notebook that it had reached, unless the notebooks, parameters, package, checkpoints or
+    tables have changed since. A parameter that no chosen notebook has is refused before anything runs.
+
+    Args:
+        out: folder for the executed notebooks and index.html
+        only: notebooks to run, by the beginning of their names, e.g. 01 02
+        set: papermill parameters for the notebooks that have them, e.g. profile=quick seed=1
+        notebooks: folder of the series
+
+    Returns:
+        The path of index.html. Raises ReproductionError; the notebooks finished before are kept.
     """
     series = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if only:
@@ -51,14 +64,14 @@ def reproduce(folder: Path, only: tuple[str, ...], assignments: list[str], noteb
         known = ", ".join(path.stem for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))) or "none"
         raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. There: {known}.")
     known = {path: parameter_names(path) for path in series}
-    parameters = _parse(assignments, sorted(set().union(*known.values())))
+    parameters = _parse(set, sorted({name for names in known.values() for name in names}))
 
-    index, unfinished, basis = folder / "index.html", folder / "unfinished.json", _basis(series, parameters)
-    with sole_writer(index, unfinished, *(folder / path.name for path in series)):
+    index, unfinished, basis = out / "index.html", out / "unfinished.json", _basis(series, parameters)
+    with sole_writer(index, unfinished, *(out / path.name for path in series)):
         done = _done_before(unfinished, basis)
         chapters: list[Chapter] = []
         for number, path in enumerate(series, 1):
-            target, label = folder / path.name, f"[{number}/{len(series)}] {path.stem}"
+            target, label = out / path.name, f"[{number}/{len(series)}] {path.stem}"
             if path.name in done and target.exists():
                 chapters.append(_chapter(path, target, done[path.name]))
                 print(f"{label}: done before it was stopped", flush=True)
@@ -75,7 +88,7 @@ def reproduce(folder: Path, only: tuple[str, ...], assignments: list[str], noteb
 
 
 def _basis(series: list[Path], parameters: dict[str, object]) -> str:
-    """SHA-256 of all that a series rests on: notebooks, parameters, this package, what it ships and what it has measured."""
+    """SHA-256 of everything a series depends on: notebooks, parameters, this package, its checkpoints and its tables."""
     package, measured = Path(__file__).parents[1].rglob("*.py"), tables.RESULTS.glob("*.csv")
     files = [*series, *sorted(package), checkpoints.ZOO / "manifest.json", *sorted(measured)]
     digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
@@ -85,7 +98,7 @@ def _basis(series: list[Path], parameters: dict[str, object]) -> str:
 
 
 def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
-    """The notebooks that a run which did not come to its end has executed on the same basis, and the seconds each took."""
+    """The notebooks that an unfinished run has executed on the same basis: name → seconds."""
     try:
         found = json.loads(unfinished.read_text())
         return dict(found["seconds"]) if found["basis"] == basis else {}
@@ -94,7 +107,7 @@ def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
 
 
 def parameter_names(notebook: Path) -> list[str]:
-    """Names assigned in the notebook's `parameters` cell. Raises ReproductionError for a file that is no notebook."""
+    """Names assigned in the notebook's `parameters` cell. Raises ReproductionError for an unreadable file."""
     import nbformat
 
     try:
@@ -102,13 +115,14 @@ def parameter_names(notebook: Path) -> list[str]:
             if "parameters" in cell.metadata.get("tags", []):
                 targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
                 return [target.id for target in targets if isinstance(target, ast.Name)]
-    except Exception as error:  # a damaged file fails at any depth of nbformat, in many ways
+    except Exception as error:  # nbformat raises many kinds of exception for a damaged file
         reason = " ".join(str(error).split())
         raise ReproductionError(f"{notebook} is no notebook that can be read: {type(error).__name__}, {reason[:200]}") from error
     return []
 
 
-def _parse(assignments: list[str], known: list[str]) -> dict[str, object]:
+def _parse(assignments: Iterable[str], known: list[str]) -> dict[str, object]:
+    """{name: value} from texts `name=value`; a value that is no Python literal is a text."""
     parameters = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -121,7 +135,7 @@ def _parse(assignments: list[str], known: list[str]) -> dict[str, object]:
         try:
             parameters[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            parameters[name] = value  # a bare word is a text, and so is what Python cannot read
+            parameters[name] = value
     return parameters
 
 
@@ -130,14 +144,14 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
     from nbclient.exceptions import CellControlSignal, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    part = target.with_name(f"{target.stem}.part.ipynb")  # papermill writes it anew after each cell, and not whole
+    part = target.with_name(f"{target.stem}.part.ipynb")  # papermill rewrites it after each cell, in place
     bar = {"desc": label, "file": sys.stderr, "mininterval": 0.5 if sys.stderr.isatty() else 15, "ascii": not sys.stderr.isatty(),
            "bar_format": "{desc}: {n_fmt}/{total_fmt} cells |{bar:20}| {elapsed} gone, {remaining} left"}
     start = time.monotonic()
     try:
         papermill.execute_notebook(source, part, parameters, kernel_name="python3", language="python", progress_bar=bar,
                                    cwd=source.parent, request_save_on_cell_execute=True,
-                                   # Else each kernel's greeting, and the farewell of one that is stopped, would break the bar.
+                                   # Kernels' messages at start and stop would break the bar.
                                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except PapermillExecutionError as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
@@ -162,13 +176,13 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
 
 
 def _chapter(source: Path, executed: Path, seconds: float, failure: str = "") -> Chapter:
-    """What an executed notebook shows; where none was written, only what its source promises."""
+    """The chapter of an executed notebook; without outputs if none was written."""
     import nbformat
 
     chapter = Chapter(source.stem, *_title(source), seconds, failure)
     for cell in nbformat.read(executed, as_version=4).cells if executed.exists() else []:
         outputs = cell.get("outputs", [])
-        printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")  # a slow line comes in pieces
+        printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")  # slow lines come in pieces
         chapter.checks += [line for line in printed.splitlines() if line.startswith("check:")]
         for output in outputs:
             picture = output.get("data", {}).get("image/png")
@@ -186,6 +200,7 @@ def _title(notebook: Path) -> tuple[str, str]:
 
 
 def _page(chapters: list[Chapter], total: int) -> str:
+    """The page, as HTML."""
     e = html.escape
     rows, sections = [], []
     for c in chapters:

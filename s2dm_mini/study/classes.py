@@ -1,21 +1,17 @@
-"""Whether samples are of the class that was asked for, and how good they are, against the weight of guidance: rows of
-data/results/conditional.csv.
+"""Samples of a wanted class, against the weight of guidance: are they recognised as it, and how good are they? Rows of conditional.csv.
 
-    python -m s2dm_mini evaluate-classes nano-cifar10-classes-l0 --weight 2 --seed 0
-
-Of each class there are few samples, so that their distance from the pictures of the class is measured by KID, which is right on
-average however few they are; a Fréchet distance of thirty pictures would be mostly bias. How far single values scatter shows
-from seed to seed: every network, weight and scale starts from the same noise with the same labels, so that differences are paired.
+Each class has few samples, so their distance from the class's images is measured by KID, which is unbiased for any number of samples; a
+Fréchet distance of thirty images would be mostly bias. Every network, weight and scale starts from the same noise and labels: differences
+are paired.
 """
 import time
-from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .. import checkpoints
-from ..checkpoints import open_network
+from ..checkpoints import open_network, schedule_of
 from ..data import load_data
 from ..data.images import Images, to_pixels
 from ..data.shapes import read_factors
@@ -26,7 +22,7 @@ from ..measure.features import ClassifierFeatures
 from ..measure.references import open_reference, reference
 from ..samplers import sample
 from ..schedule import NoiseSchedule
-from ..support.machine import device_name, git_commit, open_device
+from ..support.machine import open_device, stamp
 from ..theory.scales import scaled
 from . import tables
 
@@ -35,9 +31,9 @@ KEY = ("network_sha256", "weight", "scale", "sampler", "spacing", "steps", "samp
 
 def draw_classes(network: Labelled, label: Tensor, x_T: Tensor, schedule: NoiseSchedule, weight: float, scale: str = "none",
                  steps: int = 10, spacing: str = "quadratic", batch: int = 50) -> Tensor:
-    """One image of class label[i] from each noise x_T[i], by DDIM with guidance: (N,), (N, C, H, W) → pixels (N, C, H, W) uint8.
+    """One image of class label[i] from each noise x_T[i], by DDIM with guidance; scale multiplies the guided ε (see `scale_of`).
 
-    scale: none, s2dmK or bX, what the guided ε is multiplied by; see ledger.scale_of.
+    label: (N,); x_T: (N, C, H, W). Returns pixels (N, C, H, W) uint8.
     """
     drawn = []
     for x, k in zip(x_T.split(batch), label.split(batch), strict=True):
@@ -47,7 +43,7 @@ def draw_classes(network: Labelled, label: Tensor, x_T: Tensor, schedule: NoiseS
 
 
 def recognise(pixels: Tensor, data_name: str, features: ClassifierFeatures) -> Tensor:
-    """The class that pictures (N, 3, H, W) uint8 show, (N,) int64: the classifier's word, or of `shapes` the nearest drawing."""
+    """The class of each image (N, 3, H, W) uint8, (N,) int64: by the classifier, or for `shapes` by the nearest drawing."""
     if data_name == "shapes":
         return read_factors(pixels)["shape"]
     with torch.inference_mode():
@@ -57,49 +53,59 @@ def recognise(pixels: Tensor, data_name: str, features: ClassifierFeatures) -> T
 
 def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", steps: int = 10, spacing: str = "quadratic",
                      samples: int = 500, seed: int = 0, device: str = "auto", table: Path | None = None) -> list[dict]:
-    """Draw equally many samples of each class, append a row a class and one for all to `table`, and return those rows.
+    """Measure how often a network's samples show the wanted class, and their distance from its images.
 
-    accuracy: share recognised as the class asked for. kid: from the training pictures of the class; in the last row, from all of them.
-    precision and recall are for the last row only. Raises ValueError for a network without classes and for samples that do not go
-    evenly into them.
+    Args:
+        checkpoint: a network that takes labels: a shipped one's name, or a file that `train` wrote
+        weight: of guidance; 1 is none
+        scale: factor of the guided noise prediction: none, s2dmK (s_t for skip K − 1, τ 0.99), or bX (1/X)
+        steps: number of DDIM steps
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        samples: number of images, equally many of each class
+        seed: of the starting noise, which is the same for every checkpoint, weight and scale
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/conditional.csv
+
+    Returns:
+        A row for each class and one for all, also appended to the table. Only the last has precision and recall; its KID is from all
+        images.
     """
     place = open_device(device)
     network, record = open_network(checkpoint, place)
-    config, schedule, classes = record["config"], checkpoints.schedule_of(record), network.config.classes
+    data, size, classes = record["config"]["data"], network.config.image_size, network.config.classes
     if not classes:
         raise ValueError(f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1.")
     if samples % classes or samples < 2 * classes:
         raise ValueError(f"samples must be a multiple of the {classes} classes, two of each at least, not {samples}.")
-    size, features = network.config.image_size, ClassifierFeatures(device=place)
-    images = load_data(config["data"], size)
+    schedule, features, images = schedule_of(record), ClassifierFeatures(device=place), load_data(data, size)
     label = torch.arange(samples) % classes
-    x_T = starting_noise(samples, (network.config.image_channels, size, size), seed).to(place)
+    x_T = starting_noise(samples, network.config.shape, seed).to(place)
 
     start = time.perf_counter()
     pixels = draw_classes(network, label.to(place), x_T, schedule, weight, scale, steps, spacing)
     seconds = time.perf_counter() - start
-    x, right = features(pixels), recognise(pixels, config["data"], features) == label
-    evaluations = len(schedule.timesteps(steps, spacing)) * (1 if weight in (0, 1) else 2)
-    common = {"checkpoint": checkpoint, "skip": config["skip"], "tau": config["tau"], "training_seed": config["seed"],
-              "images_seen": checkpoints.images_seen(record), "network_sha256": checkpoints.network_hash(network), "weight": weight,
-              "scale": scale, "sampler": "ddim", "spacing": spacing, "steps": steps, "nfe": evaluations, "samples": samples,
-              "sampling_seed": seed, "features": features.name, "features_sha256": features.hash}
-    command = (f"python -m s2dm_mini evaluate-classes {checkpoint} --weight {weight:g} --scale {scale} --steps {steps} "
-               f"--spacing {spacing} --samples {samples} --seed {seed}")
-    machine = {"seconds": round(seconds, 2), "device": device_name(place), "torch": torch.__version__,
-               "commit": git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "command": command}
+    x, right = features(pixels), recognise(pixels, data, features) == label
+    facts = {"checkpoint": checkpoint, **tables.network_facts(network, record), "weight": weight, "scale": scale,
+             **tables.sampling_facts(schedule, "ddim", spacing, steps, samples, seed), "features": features.name,
+             "features_sha256": features.hash, "seconds": round(seconds, 2), **stamp(place),
+             "command": f"python -m s2dm_mini evaluate-classes {checkpoint} --weight {weight:g} --scale {scale} --steps {steps} "
+                        f"--spacing {spacing} --samples {samples} --seed {seed}"}
+    facts["nfe"] *= 1 if weight in (0, 1) else 2  # guidance evaluates the network with and without the label
+
+    def add(name: str, mine: Tensor, real: Tensor, precision: float = nan, recall: float = nan) -> dict:
+        quality = {"accuracy": round(right[mine].double().mean().item(), 4), "kid": round(metrics.kernel_distance(real, x[mine])[0], 6),
+                   "precision": round(precision, 4), "recall": round(recall, 4)}
+        return tables.add("conditional", {**facts, "class": name, **quality}, table, KEY)
+
     rows = []
-    for k, name in [*enumerate(images.classes), (None, "all")]:
-        mine = label == k if k is not None else slice(None)
-        if k is None:
-            real = open_reference(config["data"], size, features)
-        else:
-            its = images.labels == k
-            those = Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
-            real = reference(those, features)
-        kid, _ = metrics.kernel_distance(real.features, x[mine])
-        precision, recall = metrics.precision_recall(real.features, x) if k is None else (float("nan"), float("nan"))
-        rows.append(common | {"class": name, "accuracy": round(right[mine].double().mean().item(), 4), "kid": round(kid, 6),
-                              "precision": round(precision, 4), "recall": round(recall, 4)} | machine)
-        tables.append_row(table or tables.RESULTS / "conditional.csv", rows[-1], KEY)
-    return rows
+    for k, name in enumerate(images.classes):
+        its = images.labels == k
+        of_class = Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
+        rows.append(add(name, label == k, reference(of_class, features).features))
+    real = open_reference(data, size, features).features
+    return [*rows, add("all", torch.ones(samples, dtype=torch.bool), real, *metrics.precision_recall(real, x))]
+
+
+def sentences(rows: list[dict]) -> str:
+    """The rows of `evaluate_classes` in words."""
+    return "\n".join(f"{row['class']:12} right {row['accuracy']:.1%}, KID {row['kid']:.4f}" for row in rows)

@@ -1,87 +1,112 @@
-"""Draw many samples from a network and measure how far they are from real pictures: one row of the ledger (results.py)."""
+"""Draw samples from a network: measure their distance from real images (data/results/evaluations.csv), or write them as a picture."""
 import io
 import time
-from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 
-import torch
-
-from .. import checkpoints
-from ..checkpoints import open_network
-from ..measure import metrics
+from ..checkpoints import open_network, schedule_of
 from ..measure.draw import draw_watched
 from ..measure.features import open_features
 from ..measure.references import open_reference
 from ..samplers import SAMPLERS
 from ..support.files import write_whole
-from ..support.machine import device_name, git_commit, open_device
+from ..support.machine import device_name, open_device, stamp
 from ..unet import for_sampling
 from . import tables
 
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
              seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> dict:
-    """Measure a checkpoint, append the row to `table` (data/results/evaluations.csv by default), and return it.
+    """Measure the distance of a network's samples from its training images.
 
-    seconds counts the sampling only. Distances are nan where the samples are too few for them.
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        sampler: a name in s2dm_mini.SAMPLERS
+        steps: number of sampler steps
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        eta: noise added by DDIM
+        samples: number of images; with few, distances come out too large
+        seed: of the starting noise, which is the same for every checkpoint
+        features: classifier (the package's own; not FID), inception (as in the literature), or a TorchScript file of Inception
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/evaluations.csv
+
+    Returns:
+        The row, also appended to the table. `seconds` counts only the sampling; a distance is nan if the samples are too few.
     """
     place = open_device(device)
     network, record = open_network(checkpoint, place)
-    extract = open_features(features, place)
-    config, schedule = record["config"], checkpoints.schedule_of(record)
+    extract, schedule = open_features(features, place), schedule_of(record)
     if network.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
-    real = open_reference(config["data"], network.config.image_size, extract)
-    shape = network.config.shape
-
+    real = open_reference(record["config"]["data"], network.config.image_size, extract)
     start = time.perf_counter()
-    pixels = draw_watched(f"sampling {checkpoint}", for_sampling(network), samples, shape, schedule, sampler, steps, spacing, eta=eta,
-                          seed=seed, device=place)
+    pixels = draw_watched(f"sampling {checkpoint}", for_sampling(network), samples, network.config.shape, schedule, sampler, steps, spacing,
+                          eta=eta, seed=seed, device=place)
     seconds = time.perf_counter() - start
-    x = extract(pixels)
-    kid, kid_deviation = metrics.kernel_distance(real.features, x)
-    precision, recall = metrics.precision_recall(real.features, x)
-    row = {
-        "checkpoint": checkpoint, "data": record["data"],
-        "preset": config["preset"], "skip": config["skip"], "tau": config["tau"], "reading": config["reading"],
-        "training_seed": config["seed"], "images_seen": checkpoints.images_seen(record),
-        "network_sha256": checkpoints.network_hash(network),
-        "sampler": sampler, "spacing": spacing, "eta": eta, "steps": steps,
-        "nfe": SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))), "samples": samples, "sampling_seed": seed,
-        "features": extract.name, "features_sha256": extract.hash, "fd": round(metrics.frechet_distance(real.moments, x), 5),
-        "fd_infinite": round(metrics.frechet_distance_infinite(real.moments, x), 5) if samples >= 4 * x.shape[1] else float("nan"),
-        "kid": round(kid, 7), "kid_deviation": round(kid_deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4),
-        "seconds": round(seconds, 2), "device": device_name(place), "torch": torch.__version__, "commit": git_commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-    }
-    tables.append_row(table or tables.RESULTS / "evaluations.csv", row)
-    return row
+    return tables.add("evaluations", {
+        "checkpoint": checkpoint, **tables.network_facts(network, record),
+        **tables.sampling_facts(schedule, sampler, spacing, steps, samples, seed), "eta": eta,
+        "features": extract.name, "features_sha256": extract.hash, **tables.distances(real, extract(pixels)),
+        "seconds": round(seconds, 2), **stamp(place)}, table)
 
 
-def samples_picture(checkpoint: str, out: Path, n: int = 64, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic",
-                    eta: float = 0.0, seed: int = 0, columns: int = 8, enlarge: int = 3, device: str = "auto") -> str:
-    """Draw n images (or signals, as curves) from a checkpoint, side by side, into one PNG; returns a sentence on what it took."""
+def sentences(row: dict) -> str:
+    """A row of `evaluate` in words."""
+    too_few = " (too few samples)" if isnan(row["fd_infinite"]) else ""
+    lines = [
+        f"{row['checkpoint']}, {row['sampler']}, {row['steps']} steps on the {row['spacing']} grid, {row['nfe']} network evaluations "
+        "an image",
+        f"Fréchet distance in {row['features']} features, {row['samples']:,} samples: {row['fd']:.4g}; "
+        f"for infinitely many: {row['fd_infinite']:.4g}{too_few}",
+        f"KID in the same: {row['kid']:.3e} (its subsets scatter by {row['kid_deviation']:.1e}); "
+        f"precision {row['precision']:.3f}, recall {row['recall']:.3f}",
+        f"{row['seconds']:.1f} s of sampling, {row['samples'] / row['seconds']:,.0f} images/s on {row['device']}"]
+    if row["features"] != "inception":
+        lines.append("This is not the FID of the literature: compare it only with distances in the same features.")
+    return "\n".join(lines)
+
+
+def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 64, sampler: str = "ddim", steps: int = 50,
+                    spacing: str = "uniform", eta: float = 0.0, seed: int = 0, columns: int = 8, enlarge: int = 3,
+                    device: str = "auto") -> str:
+    """Draw images from a network, or signals as curves, and write them as one PNG.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        out: the PNG file
+        n: number of images
+        sampler: a name in s2dm_mini.SAMPLERS
+        steps: number of sampler steps
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        eta: noise added by DDIM
+        seed: of the starting noise; image i depends only on the seed and i
+        columns: images in a row
+        enlarge: side of a pixel in the picture, in pixels
+        device: auto, cpu, cuda
+    """
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
     place = open_device(device)
     network, record = open_network(checkpoint, place)
-    schedule, shape = checkpoints.schedule_of(record), network.config.shape
+    schedule, pictures = schedule_of(record), network.config.dimensions == 2
     start = time.perf_counter()
-    drawn = draw_watched(f"sampling {checkpoint}", network, n, shape, schedule, sampler, steps, spacing, eta=eta, seed=seed, device=place)
+    drawn = draw_watched(f"sampling {checkpoint}", network, n, network.config.shape, schedule, sampler, steps, spacing, eta=eta, seed=seed,
+                         device=place)
     seconds = time.perf_counter() - start
     file = io.BytesIO()
-    if network.config.dimensions == 1:
-        from ..plots import signal_grid
-
-        signal_grid(drawn, columns).savefig(file, format="png")
-    else:
+    if pictures:
         from PIL import Image
 
         from ..plots import tile
 
         Image.fromarray(tile(drawn, columns, enlarge)).save(file, "PNG")
+    else:
+        from ..plots import signal_grid
+
+        signal_grid(drawn, columns).savefig(file, format="png")
     write_whole(out, file.getvalue())
-    evaluations = SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing)))
-    return (f"{n} {'images' if network.config.dimensions == 2 else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, "
-            f"{evaluations} network evaluations each, {seconds:.1f} s on {device_name(place)}: {out}")
+    nfe = tables.sampling_facts(schedule, sampler, spacing, steps, n, seed)["nfe"]
+    return (f"{n} {'images' if pictures else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, {nfe} network evaluations each, "
+            f"{seconds:.1f} s on {device_name(place)}: {out}")

@@ -1,35 +1,34 @@
 """Interpolations of two networks, or by two ways, measured on the same pairs of noises: rows of data/results/interpolation.csv."""
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from .. import checkpoints
-from ..checkpoints import open_network
+from ..checkpoints import network_hash, open_network, schedule_of
 from ..data.cifar10 import cifar10
 from ..denoisers import Denoiser
 from ..latents import REFINEMENTS
 from ..measure.draw import starting_noise, watched
-from ..measure.errors import MeanOverPairs
+from ..measure.errors import MeanOverPairs, is_clear
 from ..measure.features import open_features
 from ..measure.metrics import frechet_distance
 from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_features, path_measures, round_trip, strips
 from ..schedule import NoiseSchedule
-from ..support.machine import device_name, git_commit, open_device
+from ..support.machine import open_device, stamp
 from . import tables
+
+EXCESS = "midpoints' excess distance"
 
 
 def measures(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, features: FeatureMap, way: str = "slerp", frames: int = 7,
              steps: int = 10, spacing: str = "quadratic", factors: bool = False,
              real: Tensor | None = None) -> tuple[dict[str, Tensor], MeanOverPairs, Tensor]:
-    """Every measure of interpolation.py for P pairs of noises, ends (P, 2, C, H, W).
+    """Every measure of `measure.paths` for P pairs of noises, ends (P, 2, C, H, W).
 
-    Returns ({measure: one value a pair}, the midpoints' excess distance, the strips (P, frames, C, H, W) uint8). factors: also how
-    monotonically the factors of `shapes` move. real: also the round trip of these pictures (P, C, H, W) uint8, plain and refined as the
-    explorer does; of the pictures that the network draws itself it is measured plain in any case.
+    factors: also measure how monotonically the factors of `shapes` move. real: also measure the round trip of these images
+    (P, C, H, W) uint8, plain and with the explorer's refinements; that of the network's own images is always measured, plain.
+    Returns ({measure: (P,) or fewer}, the midpoints' excess distance, the strips (P, frames, C, H, W) uint8).
     """
     drawn = strips(denoiser, ends, schedule, frames, way, steps=steps, spacing=spacing)
     path = path_features(drawn, features)
@@ -44,57 +43,80 @@ def measures(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, features
     return found, midpoint_excess(path, frechet_distance), drawn
 
 
-def compare_interpolations(names: Sequence[str], against: str, way: str = "slerp", against_way: str = "slerp", pairs: int = 200,
-                           frames: int = 7, steps: int = 10, spacing: str = "quadratic", seed: int = 0, features: str = "classifier",
-                           real: bool = False, device: str = "auto", table: Path | None = None) -> list[dict]:
-    """Measure each network, and `against` once, on the same noises, and append one row a measure: both means, and their difference
-    pair by pair, with errors. Returns the rows.
+def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifar10-l0", way: str = "slerp", against_way: str = "slerp",
+                           pairs: int = 200, frames: int = 7, steps: int = 10, spacing: str = "quadratic", seed: int = 0,
+                           features: str = "classifier", real: bool = False, device: str = "auto", table: Path | None = None) -> list[dict]:
+    """Measure interpolations of networks against those of another, on the same noises.
 
-    Monotonicity is compared by its means only, since not every pair moves every factor. real: also encode as many pictures of
-    CIFAR-10's test split as there are pairs; raises DataError where it is missing, ValueError for networks of other pictures.
+    Args:
+        checkpoints: shipped networks' names, or files that `train` wrote
+        against: the network to compare each with
+        way: slerp or lerp
+        against_way: slerp or lerp, for `against`
+        pairs: number of pairs of noises
+        frames: images of a strip; an odd number, for one to be in the middle
+        steps: number of DDIM steps
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        seed: of the noises
+        features: classifier, inception, or a TorchScript file of Inception
+        real: also encode and redraw as many images of CIFAR-10's test split as there are pairs
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/interpolation.csv
+
+    Returns:
+        A row for each network and measure: both means and their difference, with errors.
     """
-    if not names:
+    if not checkpoints:
         raise ValueError("name at least one network to measure.")
     place = open_device(device)
     extract, pictures = open_features(features, place), cifar10("test").pixels[:pairs].to(place) if real else None
 
-    def measured(name: str, its_way: str) -> tuple[dict[str, Tensor], MeanOverPairs, str, float]:
+    def measured(name: str, its_way: str) -> tuple[dict[str, Tensor | MeanOverPairs], str, float]:
         start = time.perf_counter()
         network, record = open_network(name, place)
-        data, size, channels = record["config"]["data"], network.config.image_size, network.config.image_channels
+        data, schedule = record["config"]["data"], schedule_of(record)
         if real and data != "cifar10":
             raise ValueError(f"real pictures are those of CIFAR-10, and {name} was trained on {data}; leave them out.")
-        ends = starting_noise(2 * pairs, (channels, size, size), seed).unflatten(0, (pairs, 2)).to(place)
-        schedule = checkpoints.schedule_of(record)
-        # The strips; and from the pictures at their ends down to the noise and up again; so also with real ones, plain and refined.
+        ends = starting_noise(2 * pairs, network.config.shape, seed).unflatten(0, (pairs, 2)).to(place)
+        # The strips, and one image of each to its noise and back; real images make that round trip twice, plain and refined.
         walks = frames + 2 + (4 + REFINEMENTS) * real
         with watched(network, pairs * walks * len(schedule.timesteps(steps, spacing)), f"interpolating {name}") as counted:
             found, excess, _ = measures(counted, ends, schedule, extract, its_way, frames, steps, spacing, data == "shapes", pictures)
-        return found, excess, checkpoints.network_hash(network), time.perf_counter() - start
+        return found | {EXCESS: excess}, network_hash(network), time.perf_counter() - start
 
-    (theirs, their_excess, their_hash, their_seconds), rows = measured(against, against_way), []
-    for name in names:
-        mine, my_excess, my_hash, my_seconds = measured(name, way)
-        common = {"checkpoint": name, "network_sha256": my_hash, "way": way, "against": against, "against_sha256": their_hash,
-                  "against_way": against_way, "pairs": pairs, "frames": frames, "sampler": "ddim", "steps": steps, "spacing": spacing,
-                  "sampling_seed": seed, "features": extract.name, "features_sha256": extract.hash}
-        machine = {"seconds": round(my_seconds + their_seconds, 1), "device": device_name(place), "torch": torch.__version__,
-                   "commit": git_commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
-        for measure in [*(measure for measure in mine if measure in theirs), "midpoints' excess distance"]:
-            if measure in mine:
-                a, b = MeanOverPairs.of(mine[measure]), MeanOverPairs.of(theirs[measure])
-                paired = len(mine[measure]) == len(theirs[measure]) == pairs
-                difference = MeanOverPairs.of(mine[measure] - theirs[measure]) if paired else _unpaired(a, b)
-            else:
-                a, b, paired = my_excess, their_excess, False
-                difference = _unpaired(a, b)
-            numbers = {"mean": a.mean, "error": a.error, "against_mean": b.mean, "against_error": b.error, "difference": difference.mean,
-                       "difference_error": difference.error}
-            row = common | {"measure": measure, **{key: round(value, 6) for key, value in numbers.items()}, "paired": paired} | machine
-            tables.append_row(table or tables.RESULTS / "interpolation.csv", row)
-            rows.append(row)
+    (theirs, their_hash, their_seconds), rows = measured(against, against_way), []
+    for name in checkpoints:
+        mine, my_hash, my_seconds = measured(name, way)
+        facts = {"checkpoint": name, "network_sha256": my_hash, "way": way, "against": against, "against_sha256": their_hash,
+                 "against_way": against_way, "pairs": pairs, "frames": frames, "sampler": "ddim", "steps": steps, "spacing": spacing,
+                 "sampling_seed": seed, "features": extract.name, "features_sha256": extract.hash,
+                 "seconds": round(my_seconds + their_seconds, 1), **stamp(place)}
+        rows += [tables.add("interpolation", {**facts, "measure": measure, **_compared(mine[measure], theirs[measure], pairs)}, table)
+                 for measure in mine if measure in theirs]
     return rows
 
 
-def _unpaired(a: MeanOverPairs, b: MeanOverPairs) -> MeanOverPairs:
-    return MeanOverPairs(a.mean - b.mean, (a.error**2 + b.error**2) ** 0.5, min(a.n, b.n))
+def _compared(mine: Tensor | MeanOverPairs, theirs: Tensor | MeanOverPairs, pairs: int) -> dict:
+    """Both means and their difference: pair by pair where all pairs have a value (not every pair moves every factor), else of the means."""
+    a, b = (values if isinstance(values, MeanOverPairs) else MeanOverPairs.of(values) for values in (mine, theirs))
+    paired = isinstance(mine, Tensor) and len(mine) == len(theirs) == pairs
+    if paired:
+        difference = MeanOverPairs.of(mine - theirs)
+    else:
+        difference = MeanOverPairs(a.mean - b.mean, (a.error**2 + b.error**2) ** 0.5, min(a.n, b.n))
+    numbers = {"mean": a.mean, "error": a.error, "against_mean": b.mean, "against_error": b.error, "difference": difference.mean,
+               "difference_error": difference.error}
+    return {name: round(value, 6) for name, value in numbers.items()} | {"paired": paired}
+
+
+def sentences(rows: list[dict]) -> str:
+    """The rows of `compare_interpolations` in words, under a heading for each network."""
+    lines = []
+    for row in rows:
+        if row["measure"] == "mean step":  # the first of each network
+            lines.append(f"{row['checkpoint']}, {row['way']}, against {row['against']}, {row['against_way']}")
+        clear = is_clear(row["difference"], (row["difference_error"], int(row["pairs"]) - 1))
+        lines.append(f"{row['measure']:43} {row['mean']:9.4g} ± {row['error']:.2g}   "
+                     f"against {row['against_mean']:9.4g} ± {row['against_error']:.2g}   "
+                     f"difference {row['difference']:+.4g} ± {row['difference_error']:.2g}" + ("" if clear else ", within its error"))
+    return "\n".join(lines)

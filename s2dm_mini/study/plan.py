@@ -1,29 +1,84 @@
-"""The plan of the ledger: settings, sizes, and the cells that each size measures."""
+"""The plan of the study: the losses compared, how networks are trained, and the sizes of the ledger and of the zoo."""
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
+from ..losses import shrinkage
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS, NoiseSchedule
 from ..support.checks import check_integer, check_name, check_types
 from ..theory.scales import scale_of
 from ..training.config import TrainConfig
 
-# Name → what the training changes. S²-DM^k has skip = k − 1; τ is 0.99 and the reading the released code's unless said otherwise.
-SETTINGS: dict[str, dict] = {
-    "l0": {"tau": 1.0},
-    "s2dm2": {"skip": 1}, "s2dm10": {"skip": 9}, "s2dm50": {"skip": 49},
-    "s2dm50-tau0.9": {"skip": 49, "tau": 0.9}, "s2dm50-tau0.999": {"skip": 49, "tau": 0.999},
-    "s2dm50-expected": {"skip": 49, "reading": "expected"}, "s2dm50-shared": {"skip": 49, "reading": "shared"},
-    "s2dm50-output": {"skip": 49, "reading": "output"},
-    "l0-only-10": {"tau": 1.0, "only_steps": 10},  # the reviewers' baseline: trained only where a sampler of 10 steps looks
+FAMILIES = {"ddim": "DDIM", "f-pndm": "F-PNDM", "tab-deis-3": "tAB3-DEIS"}  # the paper's families of samplers, as it prints them
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A loss under study; S²-DM^k has skip = k − 1."""
+
+    title: str
+    skip: int = 9
+    tau: float = 0.99
+    reading: str = "independent"
+    only_steps: int | None = None
+
+    def training(self, config: TrainConfig, **changes) -> TrainConfig:
+        """`config` with this loss and with further changes."""
+        return replace(config, skip=self.skip, tau=self.tau, reading=self.reading, only_steps=self.only_steps, **changes)
+
+    def shrinkage(self, schedule: NoiseSchedule) -> Tensor | None:
+        """The factor s_t by which the loss's minimiser differs from L_0's, (T,) float64; None for `output`, which has no closed form."""
+        return None if self.reading == "output" else shrinkage(schedule, self.skip, self.tau, self.reading)
+
+
+SETTINGS = {
+    "l0": Setting("L₀", tau=1.0),
+    "s2dm2": Setting("S²-DM^2", skip=1),
+    "s2dm10": Setting("S²-DM^10"),
+    "s2dm50": Setting("S²-DM^50", skip=49),
+    "s2dm50-tau0.9": Setting("S²-DM^50, τ 0.9", skip=49, tau=0.9),
+    "s2dm50-tau0.999": Setting("S²-DM^50, τ 0.999", skip=49, tau=0.999),
+    "s2dm50-expected": Setting("S²-DM^50, `expected`", skip=49, reading="expected"),
+    "s2dm50-shared": Setting("S²-DM^50, `shared`", skip=49, reading="shared"),
+    "s2dm50-output": Setting("S²-DM^50, `output`", skip=49, reading="output"),
+    # The reviewers' baseline: trained only at the timesteps that a sampler of 10 steps visits.
+    "l0-only-10": Setting("L₀, trained at 10 timesteps only", tau=1.0, only_steps=10),
 }
+PAPER = ("s2dm2", "s2dm10", "s2dm50")  # the settings of the paper's tables
+TWINS = ("l0", *PAPER, "s2dm50-tau0.9")  # the settings of the zoo
+
+# How each family of networks is trained from nothing, with L_0. The CPU's families use fp32, since bf16 is slower on most CPUs; the two
+# shards of nano-cifar10 let one process or two train it.
+_NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32", shards=2,
+                    log_every=25, images=400_000)
+_WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
+                    log_every=50, images=51_200)
+_COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
+BASES = {
+    "tiny-shapes": TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=32, learning_rate=5e-3, warmup=50, ema_decay=0.99,
+                               log_every=20, images=30_000),
+    "nano-cifar10": _NANO,
+    "nano-shapes": replace(_NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1),
+    "wave-waves": _WAVE,
+    "path-spirals": replace(_WAVE, data="spirals", preset="path"),
+    "compact-cifar10": _COMPACT,
+    "compact-cifar10-classes": replace(_COMPACT, label_dropout=0.1),  # guidance needs the prediction without a class too
+}
+
+
+def fine_tuning(family: str, **changes) -> TrainConfig:
+    """A family's fine-tuning: 0.4 of its learning rate, 100 steps of warm-up, no budget, unless `changes` say otherwise."""
+    base = BASES[family]
+    return replace(base, **{"learning_rate": 0.4 * base.learning_rate, "warmup": 100, "images": None, "minutes": None, **changes})
 
 
 @dataclass(frozen=True)
 class Group:
-    """A network, what its ε is multiplied by, a sampler and some step counts: one line in a plot against steps."""
+    """A network, the scale of its ε, a sampler and some step counts: one line in a plot against steps."""
 
-    setting: str = "l0"  # see SETTINGS
+    setting: str = "l0"  # the loss: a name in study.plan.SETTINGS, such as s2dm10
     seed: int = 0  # of the training
     scale: str = "none"  # none, s2dmK (closed form: s_t for skip K − 1, τ 0.99), or bX (Epsilon Scaling: ε divided by X)
     sampler: str = "ddim"
@@ -56,14 +111,14 @@ class Group:
 
     @property
     def options(self) -> str:
-        """Of the command line."""
+        """The group as options of the command `ledger`."""
         return (f"--setting {self.setting} --seed {self.seed} --scale {self.scale} --sampler {self.sampler} --spacing {self.spacing} "
                 f"--steps {' '.join(map(str, self.steps))} --sampling-seed {self.sampling_seed}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """All combinations of these, for every training seed of the experiment."""
+    """A block of the ledger: all combinations of these, for every training seed."""
 
     settings: tuple[str, ...]
     samplers: tuple[str, ...] = ("ddim",)
@@ -76,37 +131,33 @@ class Part:
 class Experiment:
     """A size of the ledger."""
 
-    tune: TrainConfig  # of every network; seed and what SETTINGS say are filled in
+    tune: TrainConfig  # the fine-tuning of every network; the setting and the seed are filled in
     parts: tuple[Part, ...]  # most telling first
     seeds: tuple[int, ...] = (0, 1, 2)
-    samples: int = 1_024  # of each group and step count: enough to extrapolate the distance in 256 features
+    samples: int = 1_024  # drawn for each cell: enough to extrapolate the distance in 256 features
 
     def groups(self, parts: int | None = None) -> list[Group]:
-        """Every group of the first so many parts (all by default), most telling first."""
+        """The groups of the first `parts` parts, of all by default."""
         return [Group(setting, seed, scale, sampler, part.spacing, part.steps)
                 for part in self.parts[:parts] for seed in self.seeds for setting in part.settings for scale in part.scales
                 for sampler in part.samplers]
 
 
 _MAIN = ("l0", "s2dm10", "s2dm50")
-_PAPER = ("l0", "s2dm2", "s2dm10", "s2dm50")
 _ALL_SAMPLERS = ("ddim", "f-pndm", "tab-deis-3")
 _CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
 _CLOSED = ("s2dm10", "s2dm50")
-_SHAPES = TrainConfig(data="shapes", preset="tiny", start="tiny-shapes-l0", batch=32, learning_rate=1e-3, warmup=20, ema_decay=0.99,
-                      images=1_600)
-_NANO = TrainConfig(preset="nano", start="nano-cifar10-l0", batch=32, learning_rate=1.6e-4, warmup=50, ema_decay=0.99, precision="fp32",
-                    images=9_600)
-_COMPACT = TrainConfig(preset="compact", start="compact-cifar10-l0", batch=256, learning_rate=1e-4, warmup=50, ema_decay=0.999,
-                       images=256_000)
-SIZES = {
-    # Seconds: it only shows whether the pipeline runs.
-    "dry": Experiment(replace(_SHAPES, images=64), (Part(("l0", "s2dm10"), steps=(2, 3)), Part(("l0",), steps=(2,), scales=("s2dm10",))),
-                      seeds=(0,), samples=16),
-    # A CPU, a minute or two; networks and pictures are small enough to do it in a lesson.
-    "quick": Experiment(_SHAPES, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
+_TINY_SHORT = fine_tuning("tiny-shapes", start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
+_NANO_SHORT = fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600)
+_COMPACT_SHORT = fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000)
+LEDGER_SIZES = {
+    # Seconds; shows only that the pipeline runs.
+    "dry": Experiment(replace(_TINY_SHORT, images=64), (
+        Part(("l0", "s2dm10"), steps=(2, 3)), Part(("l0",), steps=(2,), scales=("s2dm10",))), seeds=(0,), samples=16),
+    # A CPU, a minute or two; for a lesson.
+    "quick": Experiment(_TINY_SHORT, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
-    "cpu": Experiment(_NANO, (
+    "cpu": Experiment(_NANO_SHORT, (
         Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
         Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
         Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
@@ -116,8 +167,9 @@ SIZES = {
         Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)),
     )),
     # One GPU.
-    "full": Experiment(_COMPACT, (
-        Part(_PAPER, _ALL_SAMPLERS, (5, 10, 20, 50, 100)), Part(("l0",), _ALL_SAMPLERS, (5, 10, 20, 50, 100), ("s2dm2", *_CLOSED)),
+    "full": Experiment(_COMPACT_SHORT, (
+        Part(("l0", *PAPER), _ALL_SAMPLERS, (5, 10, 20, 50, 100)),
+        Part(("l0",), _ALL_SAMPLERS, (5, 10, 20, 50, 100), ("s2dm2", *_CLOSED)),
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
         Part(_CONTROLS, steps=(10, 20, 50, 100)), Part(_MAIN, ("ddpm",), (50, 100)), Part(_MAIN, steps=(1000,)),
         Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform"),
@@ -126,16 +178,38 @@ SIZES = {
 
 
 def experiment_of(size: str) -> Experiment:
-    check_name("size", size, SIZES)
-    return SIZES[size]
+    """The ledger's plan at a size. Raises ValueError for an unknown one."""
+    check_name("size", size, LEDGER_SIZES)
+    return LEDGER_SIZES[size]
 
 
-PAPER = ("s2dm2", "s2dm10", "s2dm50")
-FAMILIES = {"ddim": "DDIM", "f-pndm": "F-PNDM", "tab-deis-3": "tAB3-DEIS"}
-TITLES = {
-    "l0": "L₀", "s2dm2": "S²-DM^2", "s2dm10": "S²-DM^10", "s2dm50": "S²-DM^50", "s2dm50-tau0.9": "S²-DM^50, τ 0.9",
-    "s2dm50-tau0.999": "S²-DM^50, τ 0.999", "s2dm50-expected": "S²-DM^50, `expected`", "s2dm50-shared": "S²-DM^50, `shared`",
-    "s2dm50-output": "S²-DM^50, `output`", "l0-only-10": "L₀, trained at 10 timesteps only",
+@dataclass(frozen=True)
+class Family:
+    """Networks of the zoo that are fine-tuned from one base, and how they are measured."""
+
+    base: TrainConfig
+    tune: TrainConfig  # of every twin; the setting and the start are filled in
+    twins: tuple[str, ...] = TWINS
+    samples: int = 1_200  # drawn from each member to measure it
+    steps: int = 20  # of DDIM on the quadratic grid
+
+
+ZOO_SIZES = {
+    # A CPU, a few minutes.
+    "quick": {"tiny-shapes": Family(BASES["tiny-shapes"], fine_tuning("tiny-shapes", images=4_000), samples=1_000)},
+    # A CPU, some hours. Both bases of `nano` go on from the shipped network: trained from nothing on 30,000 shapes, it draws noise.
+    "cpu": {
+        "nano-cifar10": Family(replace(_NANO, start="nano-cifar10-l0", seed=4, images=206_400),
+                               fine_tuning("nano-cifar10", batch=32, images=24_000)),
+        "nano-shapes": Family(replace(BASES["nano-shapes"], start="nano-cifar10-l0", images=64_000),
+                              fine_tuning("nano-shapes", images=9_600), twins=("l0",)),
+        "wave-waves": Family(_WAVE, fine_tuning("wave-waves", images=19_200), twins=("l0",)),
+        "path-spirals": Family(BASES["path-spirals"], fine_tuning("path-spirals", images=12_800), twins=("l0",)),
+    },
+    # One GPU, three quarters of an hour.
+    "full": {
+        "compact-cifar10": Family(_COMPACT, fine_tuning("compact-cifar10", minutes=2.5), samples=10_000),
+        "compact-cifar10-classes": Family(BASES["compact-cifar10-classes"], fine_tuning("compact-cifar10-classes", minutes=2.5),
+                                          twins=("l0", "s2dm50"), samples=10_000),
+    },
 }
-# name → (skip, τ); S²-DM^k has skip = k − 1
-TWINS = {"l0": (9, 1.0), "s2dm2": (1, 0.99), "s2dm10": (9, 0.99), "s2dm50": (49, 0.99), "s2dm50-tau0.9": (49, 0.9)}

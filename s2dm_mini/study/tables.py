@@ -1,25 +1,83 @@
-"""The ledger: tables of measurements in data/results, one row a measurement, appended by commands only."""
+"""Tables of measurements, data/results/*.csv: their columns, and how rows are made, appended and read. Only commands write them."""
 import csv
 import io
 from pathlib import Path
 
+from torch import Tensor, nn
+
+from ..checkpoints import images_seen, network_hash
+from ..measure import metrics
+from ..measure.references import Reference
+from ..samplers import SAMPLERS
+from ..schedule import NoiseSchedule
 from ..support.checks import shown
 from ..support.files import sole_writer, write_whole
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "data"
-RESULTS = (_CHECKOUT if _CHECKOUT.is_dir() else Path("data")) / "results"  # in a checkout its own; else below the working folder
+RESULTS = (_CHECKOUT if _CHECKOUT.is_dir() else Path("data")) / "results"  # of the checkout, else of the working folder
+COLUMNS = {
+    "evaluations": "checkpoint data preset skip tau reading training_seed images_seen network_sha256 sampler spacing eta steps nfe samples "
+                   "sampling_seed features features_sha256 fd fd_infinite kid kid_deviation precision recall seconds device torch commit "
+                   "date",
+    "conditional": "checkpoint skip tau training_seed images_seen network_sha256 weight scale sampler spacing steps nfe samples "
+                   "sampling_seed features features_sha256 class accuracy kid precision recall seconds device torch commit date command",
+    "interpolation": "checkpoint network_sha256 way against against_sha256 against_way pairs frames sampler steps spacing sampling_seed "
+                     "features features_sha256 measure mean error against_mean against_error difference difference_error paired seconds "
+                     "device torch commit date",
+    "ledger": "setting skip tau reading data training_seed images_seen network_sha256 scale sampler spacing steps nfe samples "
+              "sampling_seed seconds device torch commit date features features_sha256 fd fd_left_out fd_infinite kid kid_deviation "
+              "precision recall pixel_variance command",
+    "signals": "start start_sha256 setting how training_seed images sampler spacing steps samples sampling_seed distance spectrum residual "
+               "rate width r t device torch commit date",
+    "tune": "checkpoint network_sha256 sampler spacing steps nfe role scale lambda_first lambda_last samples sampling_seed fd kid features "
+            "features_sha256 seconds device torch commit date command",
+}
 
 
 class ResultsError(Exception):
-    """A table of results that cannot be read or does not fit; the message says which file and why."""
+    """A table of results cannot be read or written, or does not fit the row; the message names the file and the reason."""
+
+
+def network_facts(network: nn.Module, record: dict) -> dict:
+    """Columns on a network, from the record of its training."""
+    config = record["config"]
+    return {"data": record.get("data"), "preset": config.get("preset"), "skip": config.get("skip"), "tau": config.get("tau"),
+            "reading": config.get("reading"), "training_seed": config.get("seed"), "images_seen": images_seen(record),
+            "network_sha256": network_hash(network)}
+
+
+def sampling_facts(schedule: NoiseSchedule, sampler: str, spacing: str, steps: int, samples: int, seed: int) -> dict:
+    """Columns on a set of samples; nfe counts network evaluations an image."""
+    return {"sampler": sampler, "spacing": spacing, "steps": steps, "nfe": SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))),
+            "samples": samples, "sampling_seed": seed}
+
+
+def distances(real: Reference, x: Tensor) -> dict:
+    """Columns on the distances of samples' features x (N, D) from the reference; fd_infinite is nan for N below 4·D."""
+    kid, deviation = metrics.kernel_distance(real.features, x)
+    precision, recall = metrics.precision_recall(real.features, x)
+    infinite = metrics.frechet_distance_infinite(real.moments, x) if len(x) >= 4 * x.shape[1] else float("nan")
+    return {"fd": round(metrics.frechet_distance(real.moments, x), 5), "fd_infinite": round(infinite, 5), "kid": round(kid, 7),
+            "kid_deviation": round(deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4)}
+
+
+def row_of(name: str, facts: dict) -> dict:
+    """The row of the table `name`, its columns in order, from facts that may hold more."""
+    return {column: facts[column] for column in COLUMNS[name].split()}
+
+
+def add(name: str, facts: dict, table: Path | None = None, key: tuple[str, ...] = ()) -> dict:
+    """Append the facts as a row to `table`, data/results/NAME.csv by default; returns the row. key: as in `append_row`."""
+    row = row_of(name, facts)
+    append_row(table or RESULTS / f"{name}.csv", row, key)
+    return row
 
 
 def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
-    """Add a row to a CSV table, which is made with the row's keys as columns if it is not there; True if it was added.
+    """Append a row to a CSV table, which is created with the row's keys as columns; returns whether it was added.
 
-    key: columns that tell measurements apart; a row that agrees with an earlier one in all of them is not added. Without, all are.
-    The table is rewritten whole under a lock: a crash loses no row and leaves no half one, and of two processes one waits.
-    Raises ResultsError if the table has other columns.
+    A row that agrees with an earlier one in all columns of `key` is not added. The table is rewritten whole under a lock: a crash leaves
+    the old table or the new one, and concurrent processes wait. Raises ResultsError if the table has other columns.
     """
     path = Path(path)
     _check_row(row)
@@ -56,7 +114,7 @@ def write_rows(path: Path | str, rows: list[dict]) -> None:
 
 
 def _check_row(row: dict) -> None:
-    """Cells are written as Python prints them. Refused is what would not come back: None, carriage returns, no Unicode, too long a text."""
+    """Refuse cells that would not be read back as written: None, carriage returns, lone surrogates, too long a text."""
     if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
         raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
     for column, value in row.items():
@@ -68,7 +126,7 @@ def _check_row(row: dict) -> None:
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a table, as texts by column. Raises ResultsError if a row has more or fewer cells than there are columns."""
+    """The rows of a table, {column: text}. Raises ResultsError if a row has more or fewer cells than there are columns."""
     path = Path(path)
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))

@@ -1,29 +1,24 @@
-"""Fit the scale of ε to a network, a sampler and a number of steps: no training, a few dozen small sets of samples.
+"""Fit the scale of ε to a network, a sampler and a number of steps, without training: rows of data/results/tune.csv.
 
-    python -m s2dm_mini tune nano-cifar10-l0 --sampler ddim --steps 10
-
-ε is divided by the straight line λ_t of `scales`, which says why. What is minimised is the Fréchet distance of a small set of samples.
-All candidates start from the same x_T, so that the distance is a smooth function of the line's two ends, and its excess on few samples,
-which hardly depends on them, drops out of the comparison. What the search finds, first among constants, then from the best of them
-among lines, is measured on seeds that it has not seen.
+ε is divided by a straight line λ_t (see `theory.scales`), chosen to minimise the Fréchet distance of a small set of samples. All candidates
+start from the same x_T: the distance is then a smooth function of the line's two ends, and its excess on few samples, which hardly depends
+on them, drops out of the comparison. The best constant and the best line are measured again on other seeds.
 """
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .. import checkpoints
-from ..checkpoints import open_network
+from ..checkpoints import open_network, schedule_of
 from ..denoisers import Shrunk
 from ..measure import metrics
 from ..measure.draw import draw
 from ..measure.features import open_features
 from ..measure.references import open_reference
-from ..samplers import SAMPLERS
-from ..support.machine import device_name, git_commit, open_device
+from ..support.machine import open_device, stamp
+from ..support.progress import bar
 from ..theory.scales import fit_line, line, scale_of
 from . import tables
 
@@ -31,59 +26,67 @@ from . import tables
 def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic", samples: int = 512, seed: int = 100,
          held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",), features: str = "classifier",
          device: str = "auto", table: Path | None = None) -> list[dict]:
-    """Fit λ_t to a checkpoint and measure it on other seeds. Appends each measurement to `table` (data/results/tune.csv); returns them.
+    """Fit a scale of ε to a network, a sampler and a number of steps, without training.
 
-    The search draws `samples` images from `seed` for each of its `evaluations` candidates. Then no scaling, the best constant, the best
-    line and the scales in `against` (names as in the ledger: s2dm50, b1.017) draw as many from each of the `held_out` seeds after it;
-    `summary` puts these together. With fewer samples than some thousand all distances are too large, by about the same: believe the
-    changes. Raises ValueError for fewer than two held-out seeds.
+    The result is measured on other seeds. With fewer than some thousand samples, all distances are too large, by about the same amount:
+    compare changes only.
+
+    Args:
+        checkpoint: a shipped network's name, or a file that `train` wrote
+        sampler: a name in s2dm_mini.SAMPLERS
+        steps: number of sampler steps
+        spacing: of the timesteps: uniform, quadratic, trailing, logsnr
+        samples: number of images of each candidate and of each measurement
+        seed: of the starting noise of all candidates
+        held_out: number of seeds after it, on which the result is measured
+        evaluations: number of candidates
+        against: scales to measure too, named as in the ledger, e.g. s2dm50 b1.017
+        features: classifier (the package's own; not FID), inception, or a TorchScript file of Inception
+        device: auto, cpu, cuda
+        table: CSV file to append to; by default data/results/tune.csv
+
+    Returns:
+        A row for each candidate and each measurement on held-out seeds, also appended to the table. `summary` puts them together.
     """
-    from tqdm import tqdm
-
     if held_out < 2:
         raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
-    commit, place = git_commit(), open_device(device)
+    place = open_device(device)
     network, record = open_network(checkpoint, place)
-    schedule, extract = checkpoints.schedule_of(record), open_features(features, place)
+    schedule, extract = schedule_of(record), open_features(features, place)
     given = {name: scale_of(name, schedule) for name in against}
-    size, channels = network.config.image_size, network.config.image_channels
-    real = open_reference(record["config"]["data"], size, extract)
-    command = (f"python -m s2dm_mini tune {checkpoint} --sampler {sampler} --steps {steps} --spacing {spacing} --samples {samples} "
-               f"--seed {seed} --held-out {held_out} --evaluations {evaluations} --against {' '.join(against)}").rstrip()
-    rows, bar = [], tqdm(total=evaluations + held_out * (3 + len(given)), unit=" sets of samples", desc=f"tuning {checkpoint}")
+    real = open_reference(record["config"]["data"], network.config.image_size, extract)
+    facts = {"checkpoint": checkpoint, **tables.network_facts(network, record), "features": extract.name, "features_sha256": extract.hash,
+             **stamp(place), "command": (
+                 f"python -m s2dm_mini tune {checkpoint} --sampler {sampler} --steps {steps} --spacing {spacing} --samples {samples} "
+                 f"--seed {seed} --held-out {held_out} --evaluations {evaluations} --against {' '.join(against)}").rstrip()}
+    rows, progress = [], bar(f"tuning {checkpoint}", evaluations + held_out * (3 + len(given)))
 
     def measure(role: str, name: str, scale: Tensor | float, sampling_seed: int) -> float:
         start = time.perf_counter()
-        pixels = torch.cat(list(draw(Shrunk(network, scale), samples, (channels, size, size), schedule, sampler, steps, spacing,
+        pixels = torch.cat(list(draw(Shrunk(network, scale), samples, network.config.shape, schedule, sampler, steps, spacing,
                                      seed=sampling_seed, device=place)))
         seconds, x = time.perf_counter() - start, extract(pixels)
         first, last = (1 / torch.as_tensor(scale, dtype=torch.float64).expand(schedule.T)[[0, -1]]).tolist()
-        row = {
-            "checkpoint": checkpoint, "network_sha256": checkpoints.network_hash(network), "sampler": sampler, "spacing": spacing,
-            "steps": steps, "nfe": SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))), "role": role, "scale": name,
-            "lambda_first": round(first, 5), "lambda_last": round(last, 5), "samples": samples, "sampling_seed": sampling_seed,
-            "fd": round(metrics.frechet_distance(real.moments, x), 5), "kid": round(metrics.kernel_distance(real.features, x)[0], 7),
-            "features": extract.name, "features_sha256": extract.hash, "seconds": round(seconds, 2), "device": device_name(place),
-            "torch": torch.__version__, "commit": commit, "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "command": command,
-        }
-        tables.append_row(table or tables.RESULTS / "tune.csv", row)
-        rows.append(row)
-        bar.set_postfix_str(f"λ {first:.4f} … {last:.4f}: {row['fd']:.3f}", refresh=False)
-        bar.update()
-        return row["fd"]
+        rows.append(tables.add("tune", {
+            **facts, **tables.sampling_facts(schedule, sampler, spacing, steps, samples, sampling_seed), "role": role, "scale": name,
+            "lambda_first": round(first, 5), "lambda_last": round(last, 5), "fd": round(metrics.frechet_distance(real.moments, x), 5),
+            "kid": round(metrics.kernel_distance(real.features, x)[0], 7), "seconds": round(seconds, 2)}, table))
+        progress.set_postfix_str(f"λ {first:.4f} … {last:.4f}: {rows[-1]['fd']:.3f}", refresh=False)
+        progress.update()
+        return rows[-1]["fd"]
 
     fit = fit_line(lambda scale: measure("search", "line", scale, seed), schedule.T, evaluations)
     scales = {"none": 1.0, "constant": line(*fit.constant, schedule.T), "line": line(*fit.line, schedule.T), **given}
     for held_out_seed in range(seed + 1, seed + 1 + held_out):
         for name, scale in scales.items():
             measure("held out", name, scale, held_out_seed)
-    bar.close()
+    progress.close()
     return rows
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a scale comes to on the held-out seeds: means, and standard errors of these means over the seeds."""
+    """The means of a scale's held-out measurements over the seeds, with standard errors."""
 
     scale: str
     lambda_first: float
@@ -99,18 +102,32 @@ class Summary:
 
 
 def summary(rows: list[dict]) -> list[Summary]:
-    """The held-out rows of one run of `tune`, as returned or as read from the table, put together scale by scale."""
+    """Summarise the held-out rows of one run of `tune`, as returned or as read from the table, scale by scale."""
     held_out: dict[str, dict[int, dict]] = {}  # scale → seed → row
     for row in rows:
         if row["role"] == "held out":
             held_out.setdefault(row["scale"], {})[int(row["sampling_seed"])] = row
-    seeds = set.intersection(*map(set, held_out.values()))  # all of them, unless the run was stopped in the midst of a seed
+    seeds = sorted(set.intersection(*map(set, held_out.values())))  # a run stopped between scales leaves its last seed incomplete
     found = []
     for name, of_scale in held_out.items():
-        numbers = [float(of_scale[min(seeds)][column]) for column in ("lambda_first", "lambda_last")]
+        numbers = [float(of_scale[seeds[0]][column]) for column in ("lambda_first", "lambda_last")]
         for measure in ("fd", "kid"):
-            values, base = (torch.tensor([float(part[seed][measure]) for seed in sorted(seeds)]) for part in (of_scale, held_out["none"]))
+            values, base = (torch.tensor([float(part[seed][measure]) for seed in seeds]) for part in (of_scale, held_out["none"]))
             for quantity in (values, values / base - 1):
                 numbers += [float(quantity.mean()), float(quantity.std() / len(quantity) ** 0.5)]
         found.append(Summary(name, *numbers))
     return found
+
+
+def sentences(rows: list[dict]) -> str:
+    """The rows of `tune` in words: each scale's summary, and the code that samples with the line found."""
+    first, found = rows[0], summary(rows)
+    seeds = len({row["sampling_seed"] for row in rows if row["role"] == "held out"})
+    lines = [f"{first['sampler']}, {first['steps']} steps on the {first['spacing']} grid; Fréchet distance and KID in {first['features']} "
+             f"features, {seeds} held-out seeds of {first['samples']:,} samples each; changes are paired, ± standard error"]
+    lines += [f"{s.scale:10} λ {s.lambda_first:.4f} … {s.lambda_last:.4f}   FD {s.fd:8.4g} ± {s.fd_error:.2g} "
+              f"({100 * s.fd_change:+.1f} ± {100 * s.fd_change_error:.1f} %)   "
+              f"KID {s.kid:.3e} ({100 * s.kid_change:+.1f} ± {100 * s.kid_change_error:.1f} %)" for s in found]
+    best = next(s for s in found if s.scale == "line")
+    return "\n".join([*lines, f"To sample with it: Shrunk(network, line({best.lambda_first}, {best.lambda_last}))  "
+                              "# from s2dm_mini.theory.scales import line"])

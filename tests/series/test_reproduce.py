@@ -86,7 +86,7 @@ def run(*arguments, **options):
 @pytest.mark.parametrize("arguments, sentence", [
     (["sample", "no-such-net"], "no checkpoint is called 'no-such-net'"),
     (["reproduce", "--set", "tua=1"], "no notebook has a parameter called 'tua'"),
-    (["fetch", "imagenet"], "the data sets that can be fetched are cifar10 and celeba"),
+    (["fetch", "imagenet"], "dataset must be one of cifar10, celeba, not 'imagenet'"),
     (["train", "--steps", "3", "--data", "cifar10"], "CIFAR-10 is not at"),
     (["train", "--steps", "3", "--data", "shapes", "--resume"], "to resume, set out"),
 ])

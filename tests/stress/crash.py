@@ -43,8 +43,8 @@ import tyro
 from s2dm_mini.__main__ import main
 """
 RUN_COMMAND = """
-parse = tyro.extras.subcommand_cli_from_dict
-tyro.extras.subcommand_cli_from_dict = lambda *given, **options: (begin(), parse(*given, **options))
+parse = tyro.cli
+tyro.cli = lambda *given, **options: (begin(), parse(*given, **options))
 sys.argv = {arguments!r}
 main()
 """

@@ -18,7 +18,7 @@ from s2dm_mini.denoisers import Shrunk
 from s2dm_mini.measure.draw import starting_noise
 from s2dm_mini.study import ledger
 from s2dm_mini.study.ledger import KEY, measure_group, missing, sample_group, train_network
-from s2dm_mini.study.plan import SETTINGS, SIZES, Group
+from s2dm_mini.study.plan import LEDGER_SIZES, SETTINGS, Group
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.theory.gaussian import cifar10_eigenvalues, gaussian_distance
 from s2dm_mini.theory.scales import scale_of
@@ -27,16 +27,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = NoiseSchedule.linear()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LEDGER_SIZES)
 def test_no_group_or_cell_is_planned_twice(size):
-    groups = SIZES[size].groups()
+    groups = LEDGER_SIZES[size].groups()
     cells = [(replace(group, steps=()), n) for group in groups for n in group.steps]
     assert len(set(cells)) == len(cells) and len({group.name for group in groups}) == len(groups)
-    assert {group.setting for group in groups} <= set(SETTINGS) and SIZES[size].groups(1) == groups[:len(SIZES[size].groups(1))]
+    first = LEDGER_SIZES[size].groups(1)
+    assert {group.setting for group in groups} <= set(SETTINGS) and first == groups[:len(first)]
 
 
 def test_every_network_of_a_seed_has_its_baseline():
-    for experiment in SIZES.values():
+    for experiment in LEDGER_SIZES.values():
         cells = {(g.setting, g.scale, g.seed, g.sampler, g.spacing, n) for g in experiment.groups() for n in g.steps}
         for _, _, *place in cells:
             assert ("l0", "none", *place) in cells, "a change is taken against L_0 in the same place"
@@ -173,7 +174,7 @@ def test_the_pipeline_killed_in_the_middle_finishes_and_has_no_row_twice(tmp_pat
 
 
 def test_the_committed_tables_hold_nothing_twice_and_nothing_unplanned():
-    for size, experiment in SIZES.items():
+    for size, experiment in LEDGER_SIZES.items():
         rows = ledger.rows_of(size)
         assert len({tuple(row[name] for name in KEY) for row in rows}) == len(rows)
         planned = {(g.setting, str(g.seed), g.scale, g.sampler, g.spacing, str(n)) for g in experiment.groups() for n in g.steps}
@@ -196,7 +197,7 @@ def test_predictions_are_those_of_the_theory(tmp_path):
 
 
 def test_the_committed_predictions_are_of_this_code(tmp_path, monkeypatch):
-    monkeypatch.setitem(SIZES, "cpu", replace(SIZES["cpu"], parts=SIZES["cpu"].parts[:3], seeds=(0,)))
+    monkeypatch.setitem(LEDGER_SIZES, "cpu", replace(LEDGER_SIZES["cpu"], parts=LEDGER_SIZES["cpu"].parts[:3], seeds=(0,)))
     written = {tuple(row[name] for name in ("setting", "scale", "sampler", "spacing", "steps")): row
                for row in read_rows(ledger.tables.RESULTS / "predictions-cpu.csv")}
     ledger.predict("cpu", tmp_path / "p.csv")

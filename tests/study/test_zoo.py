@@ -12,18 +12,18 @@ from s2dm_mini import checkpoints
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.study import tables
 from s2dm_mini.study import zoo as zoo_module
-from s2dm_mini.study.plan import TWINS
+from s2dm_mini.study.plan import SETTINGS, TWINS, ZOO_SIZES, Family
 from s2dm_mini.study.tables import read_rows
-from s2dm_mini.study.zoo import SIZES, Plan, build_zoo
+from s2dm_mini.study.zoo import build_zoo
 from s2dm_mini.training.config import TrainConfig
 
 TINY = TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=8, images=32, log_every=2)
-PLAN = Plan(TINY, replace(TINY, images=16), samples=20, steps=2)
+PLAN = Family(TINY, replace(TINY, images=16), samples=20, steps=2)
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    monkeypatch.setitem(SIZES, "small", {"tiny-shapes": PLAN})
+    monkeypatch.setitem(ZOO_SIZES, "small", {"tiny-shapes": PLAN})
     monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
     return tmp_path
 
@@ -34,7 +34,7 @@ def test_a_zoo_is_built_once(small, monkeypatch):
     assert build_zoo("small", small / "out", device="cpu", table=table)
     rows = read_rows(table)
     assert [row["checkpoint"].split("/")[-2] for row in rows] == [f"tiny-shapes-{twin}" for twin in TWINS]
-    assert [(int(row["skip"]), float(row["tau"])) for row in rows] == list(TWINS.values())
+    assert [(int(row["skip"]), float(row["tau"])) for row in rows] == [(SETTINGS[twin].skip, SETTINGS[twin].tau) for twin in TWINS]
     assert all(row["images_seen"] == "48" and row["nfe"] == "2" for row in rows) and len({row["network_sha256"] for row in rows}) == 5
     for twin in TWINS:
         assert (small / "out" / f"tiny-shapes-{twin}" / f"tiny-shapes-{twin}.png").exists()
@@ -60,7 +60,7 @@ def test_members_can_be_chosen_and_shipped(small, zoo, monkeypatch):
 
 def test_with_a_budget_of_minutes_all_twins_see_what_the_first_saw(small, monkeypatch):
     plan = replace(PLAN, tune=replace(TINY, images=None, minutes=0.001, log_every=1), twins=("l0", "s2dm10"))
-    monkeypatch.setitem(SIZES, "small", {"tiny-shapes": plan})
+    monkeypatch.setitem(ZOO_SIZES, "small", {"tiny-shapes": plan})
     monkeypatch.setattr(zoo_module, "_show", lambda *_: None)
     build_zoo("small", small / "out", device="cpu")
     first, second = (load_model(small / "out" / f"tiny-shapes-{twin}" / "model.safetensors")[1] for twin in ("l0", "s2dm10"))
@@ -86,7 +86,7 @@ def test_ctrl_c_stops_the_zoo_and_the_same_command_goes_on(tmp_path):
 
 
 def test_every_size_trains_the_members_that_it_names():
-    for families in SIZES.values():
+    for families in ZOO_SIZES.values():
         for family, plan in families.items():
             preset, data, *labels = family.split("-")
             for config in (plan.base, plan.tune):

@@ -11,7 +11,8 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, ScoreSdeVeSche
 from safetensors.torch import load_file, save_file
 
 from s2dm_mini import NoiseSchedule, for_sampling, sample, shapes
-from s2dm_mini.__main__ import export_command, train_command
+from s2dm_mini.__main__ import export
+from s2dm_mini.__main__ import train as train_command
 from s2dm_mini.checkpoints import CheckpointError, images_seen, load_model, read_tensors, save_model, schedule_of, write_tensors
 from s2dm_mini.measure.draw import draw
 from s2dm_mini.measure.references import compute_reference
@@ -119,12 +120,12 @@ def test_resumed_training_is_the_same_to_the_bit(tmp_path):
 
 # ------------------------------------------------------------------------------------- what becomes of the network
 
-def test_the_result_goes_back_to_diffusers(tmp_path, capsys):
+def test_the_result_goes_back_to_diffusers(tmp_path):
     """The same ε, and the same pictures from the same noise, by the schedule that the pipeline had."""
     config = replace(pipeline(tmp_path / "pipeline"), out=tmp_path / "run")
     last(train(config, IMAGES))
-    export_command(str(tmp_path / "run" / "model.safetensors"), tmp_path / "back")
-    assert str(tmp_path / "back") in capsys.readouterr().out and not list(tmp_path.rglob("*.bin"))
+    assert str(tmp_path / "back") in export(str(tmp_path / "run" / "model.safetensors"), tmp_path / "back")
+    assert not list(tmp_path.rglob("*.bin"))
     theirs = DDPMPipeline.from_pretrained(tmp_path / "back", use_safetensors=True)
     theirs.set_progress_bar_config(disable=True)
     network, record = load_model(tmp_path / "run" / "model.safetensors")
@@ -142,7 +143,7 @@ def test_the_result_goes_back_to_diffusers(tmp_path, capsys):
 
     (tmp_path / "a file").write_text("")
     with pytest.raises(OSError, match="a file cannot be written"):
-        export_command(str(tmp_path / "run" / "model.safetensors"), tmp_path / "a file")
+        export(str(tmp_path / "run" / "model.safetensors"), tmp_path / "a file")
 
 
 class Averages:
@@ -172,7 +173,7 @@ def test_one_command_fine_tunes_and_evaluates(tmp_path, monkeypatch, capsys):
     network, record = load_model(checkpoint)
     pixels = torch.cat(list(draw(network, 20, (3, 8, 8), schedule_of(record), "f-pndm", 3)))
     real = evaluating.open_reference("shapes", 8, Averages())
-    assert row["fd"] == pytest.approx(evaluating.metrics.frechet_distance(real.moments, Averages()(pixels)), abs=1e-4)
+    assert row["fd"] == pytest.approx(evaluating.tables.metrics.frechet_distance(real.moments, Averages()(pixels)), abs=1e-4)
     assert "4 images, DDIM" in samples_picture(checkpoint, tmp_path / "a.png", 4, steps=2, device="cpu")
     with pytest.raises(ValueError, match="to evaluate, set out"):
         train_command(replace(config, out=None), evaluate=(2,))
