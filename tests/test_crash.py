@@ -25,7 +25,7 @@ from s2dm_mini.support.files import TakenError, WriteError, sole_writer, write_w
 from s2dm_mini.support.machine import seed_of
 from s2dm_mini.training.config import TrainConfig
 from s2dm_mini.training.loop import train
-from s2dm_mini.training.run import TrainingError
+from s2dm_mini.training.setup import TrainingError
 from s2dm_mini.unet import PRESETS, UNetConfig
 
 sys.path.insert(0, str(Path(__file__).parent / "stress"))

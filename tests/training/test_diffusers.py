@@ -21,7 +21,7 @@ from s2dm_mini.study.tables import read_rows
 from s2dm_mini.support.machine import seed_of
 from s2dm_mini.training.config import TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
-from s2dm_mini.training.run import TrainingError
+from s2dm_mini.training.setup import TrainingError
 
 folders = importlib.import_module("s2dm_mini.interop.folders")
 interop = importlib.import_module("s2dm_mini.interop")

@@ -21,7 +21,8 @@ from s2dm_mini.training import loop as training
 from s2dm_mini.training import run as runs
 from s2dm_mini.training.config import PAPER, TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
-from s2dm_mini.training.run import FREE_ON_RESUME, TrainingError
+from s2dm_mini.training.run import FREE_ON_RESUME
+from s2dm_mini.training.setup import TrainingError
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
