@@ -472,7 +472,7 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
 def test_checkpoints_come_every_so_many_minutes(small, monkeypatch, tmp_path):
     clock, saved = SimpleNamespace(now=0.0), []
     monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(runs.Run, "save", lambda run, *_: saved.append(run.step))
+    monkeypatch.setattr(runs.Run, "save", lambda run, **_: saved.append(run.step))
     for _ in train(replace(BASE, steps=10, save_minutes=3, out=tmp_path), small):
         clock.now += 61
     assert saved == [4, 7, 10]  # step k ends at 61·(k−1) seconds; and always at the end
