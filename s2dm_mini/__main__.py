@@ -16,6 +16,7 @@ from .study import evaluate as measuring
 from .study.classifier import train_classifier
 from .study.tables import ResultsError
 from .support.checks import check_name
+from .support.progress import accept_any_text
 from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
 from .training.setup import TrainingError, is_first_process
@@ -123,6 +124,7 @@ def overview() -> str:
 
 
 def main() -> None:
+    accept_any_text()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     name, *options = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):

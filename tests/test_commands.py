@@ -1,5 +1,7 @@
 """The command line: options come from the functions that do the work, and every result is told in words."""
 import inspect
+import os
+import shlex
 import subprocess
 import sys
 
@@ -156,3 +158,23 @@ def test_eigenvalues_are_those_of_the_images(tmp_path, monkeypatch):
     values = read_tensors(tmp_path / "v.safetensors")[0]["eigenvalues"]
     assert (values.diff() <= 0).all() and values.sum().item() == pytest.approx(
         (images.pixels.double() / 127.5).flatten(1).var(dim=0).sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "nano-cifar10-lo"],
+                                       ["sample", "tiny-shapes-l0", "--n", "1", "--steps", "1", "--out", "x.png"]], ids=" ".join)
+@pytest.mark.parametrize("encoding", ["cp1252", "closed"])
+def test_any_terminal_will_do(arguments, encoding, tmp_path):
+    """One that lacks most characters, and none at all: no traceback, and the same exit status as on a good one."""
+    command = [sys.executable, "-m", "s2dm_mini", *arguments]
+
+    def run(encoding):
+        if encoding == "closed":
+            line = " ".join(map(shlex.quote, command))
+            return subprocess.run(f"{line} >&- 2>&-", shell=True, cwd=tmp_path).returncode, ""
+        done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, cwd=tmp_path)
+        return done.returncode, (done.stdout + done.stderr).decode(encoding)
+
+    status, said = run(encoding)
+    assert "Traceback" not in said and status == (1 if arguments[0] == "evaluate" and "--help" not in arguments else 0)
+    assert encoding == "closed" or len(said) > 20
+    assert (tmp_path / "x.png").exists() == (arguments[0] == "sample")

@@ -43,7 +43,7 @@ class TrainRecord:
 
 
 def train(config: TrainConfig, images: Images | None = None, resume: bool = False) -> Iterator[TrainRecord]:
-    """Train a network; yield a record every `log_every` steps and at the end.
+    """Train a network; yield a record every `log_every` steps, every 10 seconds where steps are slow, and at the end.
 
     images: the training set, `config.data` by default. resume: continue the run in config.out, on a CPU to the bit.
     Closing the generator between records saves a checkpoint first. Raises ValueError for settings and images that do not fit,
@@ -93,7 +93,7 @@ def train(config: TrainConfig, images: Images | None = None, resume: bool = Fals
                 with torch.no_grad():
                     torch._foreach_lerp_(average, weights, 1 - decay)
 
-            if run.step % config.log_every == 0 or run.progress() >= 1:
+            if run.due():
                 speed = run.log(total)
                 total.zero_()
                 with run.paused():

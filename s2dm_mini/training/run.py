@@ -18,6 +18,7 @@ from ..support.machine import device_name, git_commit, multiplies_bf16
 from .config import TrainConfig
 from .setup import TrainingError, is_first_process, new_model, open_images, open_processes, open_start
 
+RECORD_SECONDS = 10  # the longest time between two records, so that a caller can stop a training of slow steps
 # Settings that may change when a run is resumed.
 FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "keep_images", "out")
 
@@ -65,11 +66,16 @@ class Run:
         self.logged_step, self.tick = self.step, time.monotonic()
         self.saved_at = self.tick
 
-    def progress(self) -> float:
-        """Share of the budget spent, 0..1."""
+    def progress(self, seconds: float = 0.0) -> float:
+        """Share of the budget spent, 0..1; seconds: since the last record."""
         c = self.config
         return min(1.0, max(self.step / c.steps if c.steps else 0, self.step * c.batch / c.images if c.images else 0,
-                            self.minutes / c.minutes if c.minutes else 0))
+                            (self.minutes + seconds / 60) / c.minutes if c.minutes else 0))
+
+    def due(self) -> bool:
+        """Whether a record follows this step: every `log_every` steps, after RECORD_SECONDS, and at the end of the budget."""
+        seconds = 0.0 if self.accelerator else time.monotonic() - self.tick  # several processes must agree, and their clocks do not
+        return self.step % self.config.log_every == 0 or seconds >= RECORD_SECONDS or self.progress(seconds) >= 1
 
     def log(self, total: Tensor) -> float:
         """Read the loss, summed over the steps since the last record, and the clock; save if it is time. Returns images per second.

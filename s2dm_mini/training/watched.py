@@ -1,5 +1,6 @@
 """A training with a progress bar, which ends cleanly at Ctrl-C."""
 import signal
+import threading
 from dataclasses import dataclass
 
 from ..support.progress import bar
@@ -23,7 +24,8 @@ def train_with_bar(config: TrainConfig, resume: bool = False, title: str = "") -
     """
     stop: list[int] = []
     handler = lambda *_: stop.append(1) if not stop else signal.default_int_handler(*_)  # noqa: E731
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()  # Python allows no others
+    previous = {number: signal.signal(number, handler) for number in numbers}
     records, record = train(config, resume=resume), None
     try:
         with bar(title or "training", 100, disable=not is_first_process()) as progress:

@@ -1,6 +1,7 @@
 """The training loop: it learns, two runs that differ in tau see the same noise, and a resumed run is the same run."""
 import math
 import re
+import threading
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from s2dm_mini.training.config import PAPER, TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
 from s2dm_mini.training.run import FREE_ON_RESUME
 from s2dm_mini.training.setup import TrainingError
+from s2dm_mini.training.watched import train_with_bar
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
@@ -467,6 +469,28 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
     assert record.step == 5 and record.minutes == pytest.approx(0.5)
     record = last(train(replace(config, minutes=0.95), small, resume=True))
     assert record.step == 10 and record.minutes == pytest.approx(1.0)  # what was trained before counts
+
+
+def test_slow_steps_bring_a_record_every_ten_seconds_and_end_on_time(small, monkeypatch):
+    """Under a clock that a step moves by 6 seconds."""
+    clock, real = SimpleNamespace(now=0.0), training.s2dm_loss
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def slow_loss(*arguments):
+        clock.now += 6
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "s2dm_loss", slow_loss)
+    records = list(train(replace(BASE, steps=None, minutes=0.45, log_every=1000), small))
+    assert [record.step for record in records] == [2, 4, 5] and records[-1].progress == 1
+
+
+def test_a_thread_may_train_with_a_bar(small):
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(train_with_bar(replace(BASE, data="shapes", steps=2))))
+    thread.start()
+    thread.join()
+    assert outcome[0].record.step == 2 and not outcome[0].stopped
 
 
 def test_checkpoints_come_every_so_many_minutes(small, monkeypatch, tmp_path):
