@@ -50,7 +50,7 @@ def interpolate(a: Tensor, b: Tensor, frames: int = 8, way: str = "slerp") -> Te
     return WAYS[way](a, b, torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def invert(denoiser: Denoiser, x0: Tensor, schedule: NoiseSchedule, steps: int = 50, spacing: str = "uniform",
            refinements: int = 0) -> Tensor:
     """The noise from which DDIM (η = 0) on the same grid draws the pictures x0 (DDIM, section 5.4: the ODE run backwards).

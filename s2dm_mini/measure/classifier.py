@@ -132,7 +132,7 @@ def random_noise(x: Tensor, largest: float, generator: torch.Generator) -> Tenso
     return x + deviation * torch.randn(x.shape, generator=generator, device=x.device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy(network: Classifier, images: Images) -> float:
     """Share of correctly labelled images; the network must be in eval mode."""
     place = network.head.weight.device

@@ -43,7 +43,7 @@ class ClassifierFeatures:
         self.network, _ = load_classifier(path, device)
         self.hash = sha256(path)[:16]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 256) float32 on the CPU. Pictures of another size are first scaled to 32×32."""
         return _in_batches(self._features, pixels, self.network.head.weight.device, batch=250)
@@ -74,7 +74,7 @@ class InceptionFeatures:
             self.network = _torchmetrics_inception().to(self.device)
             self.hash = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.network.state_dict().values())).hexdigest()[:16]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 2048) float32 on the CPU."""
         return _in_batches(self.network, pixels, self.device, batch=50)
@@ -97,7 +97,7 @@ def _torchscript(path: Path, device: torch.device) -> nn.Module:
         features = lambda pixels: network(pixels, return_features=True)  # noqa: E731
     else:
         features = network
-    with torch.inference_mode():
+    with torch.no_grad():
         try:
             shape = tuple(features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device)).shape)
         except (RuntimeError, AttributeError) as error:

@@ -83,9 +83,9 @@ def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler
 
 
 def _walk(steps: Iterator[Step], predict: NoisePredictor) -> Iterator[Step]:
-    """Run each step in inference mode, but not the caller's code between the steps."""
+    """Run each step without gradients, but not the caller's code between the steps."""
     while True:
-        with torch.inference_mode():
+        with torch.no_grad():
             step = next(steps, None)
         if step is None:
             break

@@ -46,7 +46,7 @@ def recognise(pixels: Tensor, data_name: str, features: ClassifierFeatures) -> T
     """The class of each image (N, 3, H, W) uint8, (N,) int64: by the classifier, or for `shapes` by the nearest drawing."""
     if data_name == "shapes":
         return read_factors(pixels)["shape"]
-    with torch.inference_mode():
+    with torch.no_grad():
         head = features.network.head
         return head(features(pixels).to(head.weight.device)).argmax(1).cpu()
 

@@ -117,7 +117,7 @@ def timesteps_asked(schedule: NoiseSchedule, sampler: str, steps: int, spacing: 
 def _end(exact: Denoiser, scale: Tensor, x: Tensor, schedule: NoiseSchedule, sampler: str, steps: int, spacing: str) -> Tensor:
     """x_0, the end of the sampler's walk from x (B, ...) with the exact ε times `scale`.
 
-    `samplers.sample` runs in inference mode, which has no gradients; this calls the sampler directly. The scale is not checked: a line
+    `samplers.sample` runs without gradients; this calls the sampler directly. The scale is not checked: a line
     search tries larger numbers than `Shrunk` accepts.
     """
     check_deterministic(sampler)

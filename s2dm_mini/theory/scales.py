@@ -68,7 +68,7 @@ def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, s
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     times = torch.full((len(x0),), t, device=x0.device)
     x = schedule.add_noise(x0, eps, times)
-    with torch.inference_mode():
+    with torch.no_grad():
         f, e = (check_eps(network(x, times), x).double() for network in (denoiser, baseline))
     if not bool(e.any()):
         raise ValueError(f"the baseline predicts no noise at all at t = {t}, so no multiple of it comes near the denoiser.")

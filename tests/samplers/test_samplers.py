@@ -337,13 +337,17 @@ def test_never_reads_from_the_device(name):
         next(walk)  # the one look at the end, at whether everything was finite
 
 
-def test_inference_mode_stays_inside():
+def test_steps_record_no_gradients_and_results_are_ordinary_tensors():
     def denoiser(x, t):
-        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
         return x
 
-    for _ in trajectory(denoiser, noise(1), SCHEDULE, steps=3):
-        assert not torch.is_inference_mode_enabled()
+    for step in trajectory(denoiser, noise(1), SCHEDULE, steps=3):
+        assert torch.is_grad_enabled() and not step.x.is_inference()
+    x = sample(denoiser, noise(1), SCHEDULE, steps=2).clamp_(-1, 1)
+    weight = torch.ones((), requires_grad=True)
+    (weight * x).sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum())
 
 
 # ---------------------------------------------------------------------------------------------------- bad input
