@@ -345,7 +345,7 @@ def test_steps_record_no_gradients_and_results_are_ordinary_tensors():
     for step in trajectory(denoiser, noise(1), SCHEDULE, steps=3):
         assert torch.is_grad_enabled() and not step.x.is_inference()
     x = sample(denoiser, noise(1), SCHEDULE, steps=2).clamp_(-1, 1)
-    weight = torch.ones((), requires_grad=True)
+    weight = torch.ones((), dtype=x.dtype, requires_grad=True)
     (weight * x).sum().backward()
     torch.testing.assert_close(weight.grad, x.sum())
 
