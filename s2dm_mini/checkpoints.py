@@ -70,9 +70,23 @@ def sha256(path: Path) -> str:
 
 
 def save_model(path: Path | str, model: nn.Module, record: dict, dtype: torch.dtype = torch.float16) -> None:
-    """Write a `UNet` or `DiffusersDenoiser`: its weights, rounded to `dtype`, its configuration and its training record."""
+    """Write a `UNet` or `DiffusersDenoiser`: its weights, rounded to `dtype`, its configuration and its training record.
+
+    Wrappers, such as those of torch.compile and DistributedDataParallel, are taken off. Raises ValueError for any other network.
+    """
+    model = unwrapped(model)
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     write_tensors(path, tensors, {"unet": model.config.to_dict(), "record": record})
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The `UNet` or `DiffusersDenoiser` inside the wrappers of torch.compile and DistributedDataParallel."""
+    inner = next((part for name in ("_orig_mod", "module") if isinstance(part := getattr(model, name, None), nn.Module)), None)
+    if inner is not None:
+        return unwrapped(inner)
+    if not hasattr(getattr(model, "config", None), "to_dict"):
+        raise ValueError(f"a checkpoint holds a UNet or a DiffusersDenoiser, not a {type(model).__name__}.")
+    return model
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
@@ -119,7 +133,7 @@ def schedule_entry(schedule: NoiseSchedule) -> dict:
 def network_hash(network: nn.Module) -> str:
     """The first 16 digits of the SHA-256 of names and float32 weights."""
     digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
+    for name, value in unwrapped(network).state_dict().items():
         digest.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

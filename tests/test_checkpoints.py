@@ -43,6 +43,27 @@ def test_a_model_comes_back_rounded_to_fp16(saved):
     assert saved.stat().st_size < 2.2 * sum(p.numel() for p in model.parameters()) + 20_000  # two bytes a number, and the header
 
 
+class Wrapper(torch.nn.Module):
+    """As DistributedDataParallel holds its network."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, torch.compile, lambda model: Wrapper(torch.compile(model))], ids=["DDP", "compile", "both"])
+def test_wrappers_are_taken_off(saved, tmp_path, wrap):
+    save_model(tmp_path / "wrapped.safetensors", wrap(some_model()), RECORD)
+    assert (tmp_path / "wrapped.safetensors").read_bytes() == saved.read_bytes()
+    assert checkpoints.network_hash(wrap(some_model())) == checkpoints.network_hash(some_model())
+
+
+def test_another_network_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="a checkpoint holds a UNet or a DiffusersDenoiser, not a Linear"):
+        save_model(tmp_path / "m.safetensors", torch.nn.Linear(2, 2), RECORD)
+    assert not list(tmp_path.iterdir())
+
+
 def test_full_precision_comes_back_to_the_bit(tmp_path):
     save_model(tmp_path / "m.safetensors", some_model(), RECORD, torch.float32)
     model, _ = load_model(tmp_path / "m.safetensors")

@@ -3,8 +3,9 @@ import io
 import warnings
 from functools import lru_cache
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data.images import to_unit_range
@@ -16,6 +17,9 @@ from .setting import SCHEDULE, Setting, family, network
 
 UPLOAD_BYTES, UPLOAD_PIXELS = 8 << 20, 40_000_000
 SIDE = 32  # of the pictures made here
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
 
 def latents(setting: Setting) -> Tensor:
@@ -47,7 +51,10 @@ def read_png(png: bytes, size: int) -> Tensor:
 
 
 def upload(name: str, content: bytes) -> bytes:
-    """A user's picture file as an end: its central square, scaled to 32×32. Raises ValueError for any other file; `name` is for errors."""
+    """A user's picture file as an end: its central square, scaled to 32×32; transparent parts show white.
+
+    Raises ValueError for any other file; `name` is for errors.
+    """
     return png_bytes(ImageOps.fit(_opened(name, content), (SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
@@ -75,14 +82,34 @@ def _opened(name: str, content: bytes) -> Image.Image:
     if len(content) > UPLOAD_BYTES:
         raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
                          f"Save a smaller copy: {SIDE} × {SIDE} pixels are enough.")
-    too_many = f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: {SIDE} × {SIDE} pixels are enough."
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of large pictures, which are refused below
             picture = Image.open(io.BytesIO(content))  # reads the header only
-        if picture.width * picture.height > UPLOAD_PIXELS:
-            raise ValueError(too_many)
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(too_many) from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        if picture.width * picture.height <= UPLOAD_PIXELS:
+            return _upright(_as_rgb(picture), picture.getexif().get(ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:
+        pass  # refused below
+    except Exception as error:  # decoders raise exceptions of many kinds
         raise ValueError(f"{name} is no picture that can be read; PNG, JPEG, GIF, BMP and WebP can.") from error
+    raise ValueError(f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: {SIDE} × {SIDE} pixels are enough.")
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    """Three channels of 8 bits: greys of 16 bits scaled, greys of 32 bits stretched over their range, transparency on white."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        grey = np.asarray(picture).astype(np.float64)
+        low, high = (0, 65535) if picture.mode == "I" and grey.min() >= 0 and grey.max() <= 65535 else (grey.min(), grey.max())
+        return Image.fromarray(((grey - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turn a photograph as its EXIF orientation, 1 to 8, asks."""
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture

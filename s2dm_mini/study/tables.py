@@ -126,10 +126,13 @@ def _check_row(row: dict) -> None:
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a table, {column: text}. Raises ResultsError if a row has more or fewer cells than there are columns."""
+    """The rows of a table, {column: text}; a byte-order mark, as spreadsheets write it, is skipped.
+
+    Raises ResultsError if a row has more or fewer cells than there are columns.
+    """
     path = Path(path)
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultsError(f"{path} cannot be read as a table ({error}).") from error
     for number, row in enumerate(rows, 2):

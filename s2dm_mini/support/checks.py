@@ -64,9 +64,15 @@ def check_kind(name: str, value: object, kind: type, hint: str = "") -> None:
 
 
 def check_types(config: object) -> None:
-    """Refuse a dataclass with a field that differs from its annotation or is not finite. An int may stand for a float."""
+    """Refuse a dataclass with a field that differs from its annotation or is not finite. An int may stand for a float.
+
+    NumPy's numbers become Python's, which JSON can write.
+    """
     for field in fields(config):
         value = getattr(config, field.name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(config, field.name, value)
         if not _fits(value, field.type):
             kind = field.type.__name__ if isinstance(field.type, type) and not get_args(field.type) else field.type
             finite = ", and finite" if isinstance(value, float) else ""

@@ -39,7 +39,8 @@ def _write_error(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a temporary neighbour, then rename it to `path`, making folders where needed. Raises WriteError."""
+    """Write a temporary neighbour, then rename it to `path`, making folders where needed; a link stays a link. Raises WriteError."""
+    path = Path(os.path.realpath(path))
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     with _write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,7 @@ def sole_writer(*paths: Path, wait: bool = False) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # here, because sampling does not need it
 
+    paths = [Path(os.path.realpath(path)) for path in paths]  # two links to one file share its lock
     first = paths[0]
     lock = FileLock(first.with_name(f".{first.name}.lock"), thread_local=False)  # a generator may be closed by another thread
     try:

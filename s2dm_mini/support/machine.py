@@ -51,9 +51,10 @@ def _cpuinfo() -> str:
 
 
 def git_commit() -> str:
-    """The commit of this checkout, followed by + if tracked files differ from it; `unknown` outside a checkout."""
+    """The commit of this checkout, followed by + if tracked files differ from it; `unknown` where git does not track this file."""
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

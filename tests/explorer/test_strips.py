@@ -1,6 +1,7 @@
 """Strips and planes: what a setting shows is what the library samples, previews lead to it, and it is kept for the next time."""
 import io
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -190,6 +191,48 @@ def test_an_upload_with_too_many_pixels_is_refused_before_it_is_unpacked(side):
     Image.new("1", (side, side)).save(file, "PNG")
     with pytest.raises(ValueError, match="huge.png has more than 40,000,000 pixels"):
         upload("huge.png", file.getvalue())
+
+
+def encoded_as(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_wide_greys_are_scaled_to_8_bits():
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    cases = {"PNG": Image.fromarray(ramp.astype(np.uint16)), "TIFF": Image.fromarray(ramp.astype(np.float32)),
+             "PPM": Image.fromarray(ramp.astype(np.int32))}
+    for kind, picture in cases.items():
+        pixels = opened(upload("ramp", encoded_as(picture, kind))).astype(float)
+        assert pixels.mean() == pytest.approx(127.5, abs=1) and pixels.min() < 6 and pixels.max() > 249, kind
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white(mode):
+    hidden = Image.new("RGBA", (9, 9), (0, 255, 0, 0))
+    hidden = hidden.convert("RGB").quantize(4) if mode == "P" else hidden.convert(mode)
+    options = {"transparency": hidden.getpixel((0, 0))} if mode == "P" else {}
+    assert opened(upload("hidden.png", encoded_as(hidden, "PNG", **options))).min() == 255
+
+
+def test_only_the_orientation_of_a_photographs_exif_is_read():
+    """It also holds a ratio with a denominator that Pillow cannot write back."""
+    exif = (b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHHHIII", 2, 0x112, 3, 1, 6, 0, 0x11A, 10, 1, 38, 0) + struct.pack("<ii", -1, 0))
+    left = Image.new("RGB", (32, 32))
+    left.paste((255, 255, 255), (0, 0, 16, 32))
+    turned = opened(upload("photo.jpg", encoded_as(left, "JPEG", exif=exif, quality=95))).astype(float)
+    assert turned[:12].mean() > 240 and turned[20:].mean() < 15  # its left half is on top
+
+
+@pytest.mark.parametrize("error", [ValueError("buffer"), NotImplementedError("layers"), struct.error("format"), IndexError("palette")])
+def test_whatever_a_decoder_raises_is_a_sentence(error, monkeypatch):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", failing)
+    with pytest.raises(ValueError, match="odd.png is no picture that can be read"):
+        upload("odd.png", to_png(torch.zeros(3, 8, 8, dtype=torch.uint8)))
 
 
 def test_an_upload_is_cut_to_the_square_in_its_middle():

@@ -71,3 +71,20 @@ def test_every_table_of_the_repository_can_be_read():
         assert rows and all(all(row.values()) for row in rows), f"{path.name} has an empty cell"
         with open(path, newline="") as file:
             assert len({tuple(row) for row in csv.reader(file)}) == len(rows) + 1, f"{path.name} holds a row twice"
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read_and_added_to(tmp_path):
+    """With a byte-order mark in front."""
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n")
+    append_row(path, {"a": 3, "b": 4})
+    assert read_rows(path) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+def test_a_row_goes_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link, table = tmp_path / "link.csv", tmp_path / "elsewhere" / "table.csv"
+    append_row(table, {"a": 1})
+    link.symlink_to(table)
+    append_row(link, {"a": 2})
+    assert link.is_symlink() and [row["a"] for row in read_rows(table)] == ["1", "2"]

@@ -1,5 +1,6 @@
 """Devices are opened by name or refused with a sentence, and results are stamped."""
 import re
+import subprocess
 
 import pytest
 import torch
@@ -37,3 +38,22 @@ def test_stamp(monkeypatch):
     assert list(found) == ["device", "torch", "commit", "date"]
     assert found["torch"] == torch.__version__ and found["commit"] == "0123456789ab+" and "threads" in found["device"]
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d", found["date"])
+
+
+def test_the_commit_is_of_a_checkout_that_tracks_the_package(tmp_path, monkeypatch):
+    """Not of another repository around the folder that the package was installed into."""
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    place = tmp_path / "site-packages" / "machine.py"
+    place.parent.mkdir()
+    place.write_text("")
+    monkeypatch.setattr(machine, "__file__", str(place))
+    git("init")
+    (tmp_path / "other.txt").write_text("")
+    git("add", "other.txt")
+    git("commit", "-m", "other")
+    assert machine.git_commit() == "unknown"
+    git("add", "site-packages/machine.py")
+    git("commit", "-m", "package")
+    assert re.fullmatch(r"[0-9a-f]{12}", machine.git_commit())

@@ -485,6 +485,12 @@ def test_slow_steps_bring_a_record_every_ten_seconds_and_end_on_time(small, monk
     assert [record.step for record in records] == [2, 4, 5] and records[-1].progress == 1
 
 
+def test_numpys_numbers_are_numbers(small, tmp_path):
+    config = replace(BASE, steps=np.int64(2), tau=np.float64(0.9), learning_rate=np.float32(0.001), out=tmp_path)
+    assert last(train(config, small)).step == 2
+    assert state(tmp_path)[1]["record"]["config"]["steps"] == 2
+
+
 def test_a_thread_may_train_with_a_bar(small):
     outcome = []
     thread = threading.Thread(target=lambda: outcome.append(train_with_bar(replace(BASE, data="shapes", steps=2))))
