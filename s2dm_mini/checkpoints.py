@@ -158,11 +158,13 @@ def zoo() -> dict[str, dict]:
 
 def pretrained_file(name: str) -> Path:
     """The path of a shipped file. Raises CheckpointError for an unknown name and for a file with another SHA-256."""
-    known = manifest()
+    known, networks = manifest(), zoo()
     if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
+        if isinstance(name, str) and (file := Path(name) / "model.safetensors").is_file():
+            hint = f" It is the folder of a training, whose network is {file.as_posix()}."
+        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(networks)) or 'none'}.")
     path = ZOO / known[name]["file"]
     digest = sha256(path)
     if digest != known[name]["sha256"]:

@@ -238,6 +238,14 @@ def test_unknown_names_list_the_known_ones(zoo, saved):
         load_pretrained("xyz")
 
 
+def test_the_folder_of_a_training_is_named_as_one(zoo, tmp_path, saved):
+    add_to_zoo(saved, "nano-l0")
+    (tmp_path / "run").mkdir()
+    saved.rename(tmp_path / "run" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"It is the folder of a training, whose network is .*/run/model\.safetensors\."):
+        checkpoints.open_network(str(tmp_path / "run"))
+
+
 def test_another_file_than_was_shipped(zoo, saved):
     file = add_to_zoo(saved, "nano-l0")
     whole = file.read_bytes()

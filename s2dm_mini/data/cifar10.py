@@ -19,6 +19,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 NAMES = [*CIFAR10_FILES["train"], *CIFAR10_FILES["test"]]
 BATCHES = "cifar-10-batches-bin"  # the folder of the files, in the archive too
+PYTHON_VERSION = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
 RECORD_BYTES, RECORDS_PER_FILE = 1 + 3 * 32 * 32, 10_000  # a label byte, then red, green and blue planes, row by row
 
 
@@ -29,13 +30,16 @@ def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
     a file is missing or damaged.
     """
     check_name("split", split, CIFAR10_FILES)
-    folder = Path(folder) if folder is not None else data_folder()
-    batches = folder / BATCHES
-    if not batches.is_dir() and (folder / CIFAR10_FILES[split][0]).exists():
-        batches = folder
+    batches = _batches(Path(folder) if folder is not None else data_folder())
     records = np.concatenate([_read_cifar10_file(batches / name) for name in CIFAR10_FILES[split]])
     pixels = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy())
     return Images(f"cifar10-{split}", pixels, torch.from_numpy(records[:, 0].astype(np.int64)), CIFAR10_CLASSES)
+
+
+def _batches(folder: Path) -> Path:
+    """The folder of the .bin files: `folder` itself if it holds one, else `cifar-10-batches-bin` in it."""
+    itself = not (folder / BATCHES).is_dir() and any((folder / name).exists() for name in NAMES)
+    return folder if itself else folder / BATCHES
 
 
 def _read_cifar10_file(path: Path) -> np.ndarray:
@@ -43,6 +47,9 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError:
+        if found := [name for name in PYTHON_VERSION if (path.parent.parent / name).exists()]:
+            raise DataError(f"{path.parent.parent} holds {found[0]}, CIFAR-10 for Python, whose files are pickles: unpickling runs code "
+                            f"from a file. Run `python -m s2dm_mini fetch cifar10` for the binary version ({CIFAR10_URL}).") from None
         raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "
                         f"the folder {BATCHES} of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
                         f"or into a folder that S2DM_DATA names.") from None
@@ -63,12 +70,13 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
     Complete files are left alone; of two processes one waits. Raises DataError without a network or without room on the disk.
     """
     folder = Path(folder) if folder is not None else data_folder()
-    files = [folder / BATCHES / name for name in NAMES]
+    batches = _batches(folder)
+    files = [batches / name for name in NAMES]
     if not _whole(files):
-        with sole_writer(folder / BATCHES, *files, wait=True):
+        with sole_writer(batches, *files, wait=True):
             if not _whole(files):  # another process, for which this one waited, may have written them
                 unpack_cifar10(_download_cifar10(folder), folder)
-    return folder / BATCHES
+    return batches
 
 
 def _download_cifar10(folder: Path) -> Path:
@@ -89,12 +97,12 @@ def _download_cifar10(folder: Path) -> Path:
 
 
 def unpack_cifar10(archive: Path, folder: Path) -> None:
-    """Write the archive's six .bin files into folder/cifar-10-batches-bin, after all of it was read and all six were checked.
+    """Write the archive's six .bin files where `cifar10` reads them, after all of it was read and all six were checked.
 
     The archive is untrusted input. Only plain files of the expected name and size are read, by name; links, other paths and other members
     are ignored. Unpacking stops at 8 times the size of a file, so that no bomb fills the memory. Raises DataError.
     """
-    target, limit = folder / BATCHES, 8 * _file_bytes()  # six files, the readme and the class names
+    target, limit = _batches(folder), 8 * _file_bytes()  # six files, the readme and the class names
     try:
         with gzip.open(archive) as stream:
             unpacked = stream.read(limit + 1)  # to the end, where gzip compares its check sum

@@ -61,6 +61,8 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
     The network must predict the noise ε (its scheduler's `prediction_type`, not checked here). Raises ValueError for one that takes class
     labels or returns another number of channels than it takes.
     """
+    if not isinstance(model, UNet2DModel):
+        raise ValueError(f"model must be a UNet2DModel, such as pipeline.unet, not a {type(model).__name__}.")
     config = model.config
     if config.out_channels != config.in_channels:
         raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "

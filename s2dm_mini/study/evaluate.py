@@ -14,6 +14,8 @@ from ..support.machine import device_name, open_device, stamp
 from ..unet import for_sampling
 from . import tables
 
+MAX_DOTS = 100_000_000  # of a picture of samples
+
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
              seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> dict:
@@ -91,6 +93,8 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
     place = open_device(device)
     network, record = open_network(checkpoint, place)
     schedule, pictures = schedule_of(record), network.config.dimensions == 2
+    if pictures and (dots := n * (enlarge * network.config.image_size) ** 2) > MAX_DOTS:
+        raise ValueError(f"{n} images enlarged {enlarge} times have {dots:,} dots; a picture has at most {MAX_DOTS:,}: enlarge less.")
     start = time.perf_counter()
     drawn = draw_watched(f"sampling {checkpoint}", network, n, network.config.shape, schedule, sampler, steps, spacing, eta=eta, seed=seed,
                          device=place)

@@ -13,6 +13,7 @@ from .. import checkpoints
 from ..data import DATA, load_data
 from ..data.images import Images
 from ..schedule import NoiseSchedule
+from ..support.checks import shown
 from ..support.machine import open_device, seed_of
 from ..unet import PRESETS, UNet
 from .config import DIFFUSERS, TrainConfig
@@ -53,6 +54,8 @@ def open_images(config: TrainConfig, images: Images | None, start: nn.Module | N
         images = load_data(config.data, unet.image_size)
     if diffusers and images.pixels.shape[1:] != unet.shape:  # a UNet2DModel takes any size, a `UNet` refuses
         raise ValueError(f"{config.start} takes pictures of {size}, which {images.name} are not.")
+    if not isinstance(images.labels, Tensor) or len(images.labels) != len(images):
+        raise ValueError(f"images.labels must be a tensor with one label an image, ({len(images)},), not {shown(images.labels)}.")
     if len(images) < config.batch:
         raise ValueError(f"{images.name} has {len(images)} images, fewer than one batch of {config.batch}.")
     return images

@@ -232,6 +232,26 @@ def test_missing_files(tmp_path):
     assert len(cifar10("test", tmp_path)) == RECORDS  # the other split is whole
 
 
+def test_the_folder_of_the_files_may_be_named_itself(tmp_path, monkeypatch):
+    """For reading and for fetching alike: what is there is read, what lacks is put beside it."""
+    batches = write_files(tmp_path)
+    assert fetch_cifar10(batches) == batches  # whole: nothing is downloaded
+    archive = tmp_path / "archive.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(batches, "cifar-10-batches-bin")
+    (batches / "test_batch.bin").unlink()
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(archive))
+    assert fetch_cifar10(batches) == batches and len(cifar10("test", batches)) == RECORDS
+    assert not (batches / "cifar-10-batches-bin").exists()
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+def test_the_python_version_is_named(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=rf"holds {name}, CIFAR-10 for Python, whose files are pickles.*fetch cifar10"):
+        cifar10("train", tmp_path)
+
+
 @pytest.mark.parametrize(("change", "size"), [
     (lambda whole: whole[:-1], RECORDS * 3073 - 1),
     (lambda whole: whole + b"\0", RECORDS * 3073 + 1),

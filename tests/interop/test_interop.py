@@ -135,6 +135,11 @@ def test_networks_that_are_no_denoiser():
         as_denoiser(their_network(num_class_embeds=10))
 
 
+def test_a_pipeline_is_not_its_network():
+    with pytest.raises(ValueError, match=r"model must be a UNet2DModel, such as pipeline\.unet, not a Linear"):
+        as_denoiser(torch.nn.Linear(2, 2))
+
+
 def test_folders_that_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither unet/config.json nor config.json"):
         load_pipeline(tmp_path / "nothing")

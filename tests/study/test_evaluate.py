@@ -11,7 +11,7 @@ from s2dm_mini.measure import metrics
 from s2dm_mini.measure.draw import BLOCK, draw, starting_noise
 from s2dm_mini.measure.features import open_features
 from s2dm_mini.measure.references import open_reference
-from s2dm_mini.study.evaluate import evaluate
+from s2dm_mini.study.evaluate import evaluate, samples_picture
 from s2dm_mini.study.tables import read_rows
 
 SCHEDULE = NoiseSchedule.linear()
@@ -82,3 +82,9 @@ def test_unknown_names_are_refused(tmp_path):
         open_network("compact-cifar10")
     with pytest.raises(CheckpointError, match="gone.safetensors cannot be read"):
         open_network(str(tmp_path / "gone.safetensors"))
+
+
+def test_a_picture_of_too_many_dots_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(ValueError, match="64 images enlarged 3000 times have 147,456,000,000 dots; a picture has at most 100,000,000"):
+        samples_picture("tiny-shapes-l0", tmp_path / "a.png", enlarge=3000, device="cpu")
+    assert not list(tmp_path.iterdir())

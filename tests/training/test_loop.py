@@ -570,6 +570,9 @@ def test_fine_tuning_refuses_another_architecture(small, tmp_path, zoo):
 
 
 def test_images_that_do_not_fit(small, monkeypatch, tmp_path):
+    for labels in (None, torch.zeros(3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"images\.labels must be a tensor with one label an image, \(28,\)"):
+            next(train(BASE, replace(small, labels=labels)))
     with pytest.raises(ValueError, match="7 images, fewer than one batch of 8"):
         next(train(BASE, shapes(7, size=8)))
     with pytest.raises(ValueError, match="3×8×8 images"):
