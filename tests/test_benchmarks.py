@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2dm_mini import shapes
+from s2dm_mini import shapes, train
 from s2dm_mini.losses import READINGS
 from s2dm_mini.study.tables import read_rows
-from s2dm_mini.unet import PRESETS, UNetConfig
+from s2dm_mini.unet import PRESETS, UNet, UNetConfig
 
 SMALL = UNetConfig(image_size=8, channels=(8, 16), blocks_per_level=1, attention_levels=(1,), norm_groups=4, dropout=0.0)
 
@@ -102,3 +102,25 @@ def test_levers_run_only_what_is_missing(levers, monkeypatch, capsys, tmp_path):
     assert trained == ["lr-x3"]
     with pytest.raises(SystemExit):
         run(monkeypatch, levers, "--together", "lr-x4")
+
+
+def test_networks_are_trained_and_judged_once(speed, monkeypatch, capsys, tmp_path):
+    import networks
+
+    small = UNetConfig(image_size=32, channels=(4, 8), blocks_per_level=1, attention_levels=(), norm_groups=1, dropout=0.0)
+    monkeypatch.setattr(networks, "RIVALS", {"a": networks.Rival(small, 1.0), "b": networks.Rival(small, 2.0)})
+    monkeypatch.setattr(networks, "MINUTES", 32 / 60)
+    for name in ("a", "b"):
+        monkeypatch.setitem(PRESETS, name, small)
+    resumed, size = [], sum(p.numel() for p in UNet(small).parameters())
+
+    def on_shapes(config, resume):
+        resumed.append(resume)
+        return train(replace(config, device="cpu"), shapes(64, 32), resume)
+
+    monkeypatch.setattr(networks, "train", on_shapes)
+    for _ in range(2):
+        run(monkeypatch, networks, "--out", tmp_path, "--samples", 8)
+        said = capsys.readouterr().out
+        assert f"| a | {size:,} | 32 |" in said and f"| b | {size:,} | 64 |" in said and "8 images drawn, seeds [0, 1]" in said
+    assert resumed == [False] * 4 + [True] * 4
