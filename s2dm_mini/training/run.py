@@ -2,6 +2,7 @@
 import copy
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
@@ -96,6 +97,10 @@ class Run:
         passed = [n for n in self.config.keep_images if self.logged_step < n / self.config.batch <= self.step]
         self.logged_step, self.tick = self.step, time.monotonic()
         finished = self.progress() >= 1
+        span = 1 / (1 - self.config.ema_decay)
+        if finished and not self.config.ema_ramp and self.step < span:
+            warnings.warn(f"the averaged network still holds much of the first weights: ema_decay = {self.config.ema_decay} averages over "
+                          f"{span:,.0f} steps, and the training had {self.step:,}; set ema_ramp, or a smaller ema_decay.", stacklevel=3)
         if finished or passed or self.tick - self.saved_at >= 60 * self.config.save_minutes:
             self.save(keep=passed)
             self.saved_at = time.monotonic()

@@ -2,6 +2,7 @@
 import math
 import re
 import threading
+import warnings
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
 
@@ -228,6 +229,14 @@ def test_several_averages_side_by_side(small, tmp_path):
             network, facts = load_model(tmp_path / folder / f"{name}.safetensors")
             rounded = [value.half().float() for value in resumed.emas[decay].state_dict().values()]
             assert facts["steps"] == 7 and all(a.equal(b) for a, b in zip(network.state_dict().values(), rounded, strict=True))
+
+
+def test_an_average_younger_than_its_span_is_said(small):
+    with pytest.warns(UserWarning, match="ema_decay = 0.99 averages over 100 steps, and the training had 7; set ema_ramp"):
+        last(train(replace(BASE, ema_decay=0.99, ema_ramp=False), small))
+    with warnings.catch_warnings(action="error"):
+        last(train(replace(BASE, ema_decay=0.99), small))
+        last(train(replace(BASE, ema_decay=0.8, ema_ramp=False), small))
 
 
 def test_a_run_keeps_its_history_and_the_networks_on_the_way(small, tmp_path):
