@@ -6,8 +6,8 @@
     network = record.ema
 
 All randomness in step k comes from (seed, k): two runs that differ only in tau see the same images, the same t and the same ε₁, and a
-resumed run needs no generator's state. Images stay on the device as uint8. The loop waits for the device only at a record, every
-`log_every` steps, and for the shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py.
+resumed run needs no generator's state. Images stay on the device as uint8. The loop waits for the device only at a record and for the
+shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py.
 """
 import math
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from .setup import batch_indices, compiled, dropout_seed
 
 @dataclass
 class TrainRecord:
-    """The state of a training, every `log_every` steps."""
+    """The state of a training at a record."""
 
     step: int
     loss: float  # mean over the steps since the last record

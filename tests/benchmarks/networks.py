@@ -13,7 +13,7 @@ from statistics import mean
 
 import torch
 
-from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNetConfig, train
+from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNetConfig, shapes, train
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.measure.draw import draw
 from s2dm_mini.measure.features import open_features
@@ -28,7 +28,7 @@ class Rival:
     """A network, and the images a second that it trains on one idle core."""
 
     unet: UNetConfig
-    speed: float  # of an AMD EPYC without bf16, 64 images a batch, float32
+    speed: float  # of an AMD EPYC without bf16 before the trial, float32; --speeds measures anew
 
 
 # `nano` as it was, and rivals; all have one norm group and no dropout, as it has.
@@ -43,6 +43,14 @@ MINUTES = 20
 RECIPE = TrainConfig(tau=1.0, batch=32, learning_rate=1e-3, warmup=100, annealing="cosine", beta2=0.99, weighting="min-snr-5",
                      ema_decay=0.9995, ema_others=(0.995, 0.98), precision="fp32",
                      minutes=MINUTES)
+
+
+def print_speeds() -> None:
+    """Images a second of each network in the recipe's training, after a first record."""
+    for name, rival in RIVALS.items():
+        PRESETS[name] = rival.unet
+        *_, record = train(replace(RECIPE, preset=name, data="shapes", minutes=None, steps=20), shapes(1_000))
+        print(f"{name}: {record.images_per_second:.1f} images/s", flush=True)
 
 
 def judge(folder: Path, seed: int, samples: int) -> dict:
@@ -77,7 +85,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RIVALS, default=list(RIVALS))
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path("runs/networks"))
+    parser.add_argument("--speeds", action="store_true", help="only measure how fast each network trains here")
     args = parser.parse_args()
+    if args.speeds:
+        print_speeds()
+        return
     found = {name: [] for name in args.only}
     for seed in args.seeds:
         for name in args.only:

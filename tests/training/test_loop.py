@@ -461,8 +461,9 @@ def test_budgets(small, budget, steps):
     assert records[-1].step == steps and records[-1].progress == 1 and all(r.progress < 1 for r in records[:-1])
 
 
-def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
-    """Under a clock that a step moves by 6 seconds, and whoever looks at a record by an hour."""
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that each step of a training moves by 6 seconds."""
     clock, real = SimpleNamespace(now=0.0), training.s2dm_loss
     monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
@@ -471,6 +472,11 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
         return real(*arguments)
 
     monkeypatch.setattr(training, "s2dm_loss", slow_loss)
+    return clock
+
+
+def test_a_budget_of_minutes_counts_training_only(small, clock, tmp_path):
+    """The caller takes an hour to look at a record."""
     config = replace(BASE, steps=None, minutes=0.45, out=tmp_path)
     for record in train(config, small):
         clock.now += 3600
@@ -480,16 +486,7 @@ def test_a_budget_of_minutes_counts_training_only(small, monkeypatch, tmp_path):
     assert record.step == 10 and record.minutes == pytest.approx(1.0)  # what was trained before counts
 
 
-def test_slow_steps_bring_a_record_every_ten_seconds_and_end_on_time(small, monkeypatch):
-    """Under a clock that a step moves by 6 seconds."""
-    clock, real = SimpleNamespace(now=0.0), training.s2dm_loss
-    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: clock.now))
-
-    def slow_loss(*arguments):
-        clock.now += 6
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "s2dm_loss", slow_loss)
+def test_slow_steps_bring_a_record_every_ten_seconds_and_end_on_time(small, clock):
     records = list(train(replace(BASE, steps=None, minutes=0.45, log_every=1000), small))
     assert [record.step for record in records] == [2, 4, 5] and records[-1].progress == 1
 
