@@ -6,6 +6,7 @@ its training. Files are untrusted input: sizes are limited, and nothing is unpic
 import hashlib
 import importlib
 import json
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -162,7 +163,7 @@ def pretrained_file(name: str) -> Path:
     if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        if isinstance(name, str) and (file := Path(name) / "model.safetensors").is_file():
+        if isinstance(name, str) and os.path.isfile(file := Path(name) / "model.safetensors"):  # False also for impossible names
             hint = f" It is the folder of a training, whose network is {file.as_posix()}."
         raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(networks)) or 'none'}.")
     path = ZOO / known[name]["file"]

@@ -225,9 +225,16 @@ def command_of(target: str) -> list[str]:
 
 
 def answer(port: int, path: str) -> tuple[int, str]:
-    """Status, and where it sends to."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    connection.request("GET", path)
+    """Status, and where it sends to. A server may print its address shortly before it listens."""
+    for left in range(50, -1, -1):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            connection.request("GET", path)
+            break
+        except ConnectionRefusedError:
+            if not left:
+                raise
+            time.sleep(0.2)
     reply = connection.getresponse()
     reply.read()
     return reply.status, reply.getheader("Location") or ""

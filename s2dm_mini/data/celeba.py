@@ -59,7 +59,7 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
     if not 8 <= size <= CROP[2] - CROP[0]:
         raise ValueError(f"size must be 8 to {CROP[2] - CROP[0]}, the side of the crop from a photograph, not {size}.")
     archive = folder / ARCHIVE
-    if missing := [name for name in (ARCHIVE, LIST) if not (folder / name).is_file()]:
+    if missing := [name for name in (ARCHIVE, LIST) if not os.path.isfile(folder / name)]:
         raise DataError(f"CelebA is not in {folder}, which lacks {' and '.join(missing)}. It has to be downloaded by hand: from the CelebA "
                         f"project page of CUHK's Multimedia Laboratory take {ARCHIVE} (the aligned and cropped images, 1.4 GB) and "
                         f"{LIST}, and put both, the archive not unpacked, into {folder} or into a folder that S2DM_DATA names.")

@@ -1,6 +1,7 @@
 """CIFAR-10 (Krizhevsky, 2009) from its official binary files: reading, downloading, unpacking."""
 import gzip
 import io
+import os
 import sys
 import tarfile
 import zlib
@@ -38,7 +39,7 @@ def cifar10(split: str = "train", folder: Path | str | None = None) -> Images:
 
 def _batches(folder: Path) -> Path:
     """The folder of the .bin files: `folder` itself if it holds one, else `cifar-10-batches-bin` in it."""
-    itself = not (folder / BATCHES).is_dir() and any((folder / name).exists() for name in NAMES)
+    itself = not os.path.isdir(folder / BATCHES) and any(os.path.exists(folder / name) for name in NAMES)
     return folder if itself else folder / BATCHES
 
 
@@ -47,7 +48,7 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError:
-        if found := [name for name in PYTHON_VERSION if (path.parent.parent / name).exists()]:
+        if found := [name for name in PYTHON_VERSION if os.path.exists(path.parent.parent / name)]:
             raise DataError(f"{path.parent.parent} holds {found[0]}, CIFAR-10 for Python, whose files are pickles: unpickling runs code "
                             f"from a file. Run `python -m s2dm_mini fetch cifar10` for the binary version ({CIFAR10_URL}).") from None
         raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "

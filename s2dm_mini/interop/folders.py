@@ -1,5 +1,6 @@
 """Pipelines of diffusers on disk: read as untrusted data, written for `DDPMPipeline.from_pretrained`."""
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def open_pipeline(name: str, T: int = 1000) -> tuple[DiffusersDenoiser, NoiseSch
 
 def _local(name: str, files: tuple[str, ...]) -> Path:
     """The folder of that name, or a folder with these files of a hub repository."""
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # False also for impossible names
         return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))

@@ -103,7 +103,7 @@ def open_start(config: TrainConfig) -> tuple[nn.Module | None, dict | None, Nois
     if diffusers and not known and Path(start).suffix != ".safetensors":
         model, schedule = checkpoints.interop().open_pipeline(start, config.T)
         record = {"pipeline": start, "network_sha256": checkpoints.network_hash(model)}
-    elif known or Path(start).is_file():
+    elif known or os.path.isfile(start):
         model, record = checkpoints.load_model(checkpoints.pretrained_file(start) if known else start)
         if isinstance(model, UNet) == diffusers:
             mend = "the one it was trained as" if diffusers else DIFFUSERS

@@ -410,7 +410,7 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
     write_cifar10(folder / "data")
     device, net, complaints = ("--device", "cpu"), "tiny-shapes-l0", []
     asked = [("train", *SMALL, "--steps", 10**6, "--out", folder / "run"), ("zoo", "--size", "quick", "--out", folder / "zoo", *device),
-             ("sample", net, "--n", 10**5, *device, "--out", folder / "a.png"),
+             ("sample", net, "--n", 10**4, *device, "--out", folder / "a.png"),
              ("evaluate", net, "--samples", 10**5, *device, "--table", folder / "t.csv"),
              ("interpolate", net, "--against", net, "--pairs", 10**4, *device, "--table", folder / "t.csv"),
              ("reproduce", "--only", "01", "--out", folder / "reproduction"), ("refresh", folder / "00_story.ipynb"),
