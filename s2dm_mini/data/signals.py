@@ -24,6 +24,7 @@ WAVE_FACTORS = {
 # The five waves of a heartbeat: place and standard deviation in beats, and height as a multiple of p, r or t.
 BUMPS = {"P": (0.20, 0.035, "p", 1.0), "Q": (0.345, 0.020, "r", -0.15), "R": (0.40, 0.028, "r", 1.0), "S": (0.46, 0.022, "r", -0.25),
          "T": (0.68, 0.060, "t", 1.0)}
+Draw = Callable[[dict[str, Tensor], int], Tensor]  # draw(factors, length)
 SPIRAL_FACTORS = {
     "radius": (0.5, 1.0),  # at the start
     "angle": (0.0, 1.0),  # of the start, in turns
@@ -54,8 +55,7 @@ def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
 
     The same (n, length, seed) gives the same signals.
     """
-    factors = _scaled(_uniform(n, len(WAVE_FACTORS), seed), WAVE_FACTORS)
-    return _signals(f"waves{length}", draw_waves(factors, length), factors)
+    return _signals("waves", length, draw_waves, _factors(n, WAVE_FACTORS, seed))
 
 
 def draw_waves(factors: dict[str, Tensor], length: int = 64) -> Tensor:
@@ -74,10 +74,9 @@ def spirals(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
 
     The same (n, length, seed) gives the same paths.
     """
-    u = _uniform(n, len(SPIRAL_FACTORS) + 1, seed)  # (n, 5), the last for the sense of rotation
-    factors = _scaled(u, SPIRAL_FACTORS)
-    factors["turns"] = torch.where(u[:, -1] < 0.5, -factors["turns"], factors["turns"])
-    return _signals(f"spirals{length}", draw_spirals(factors, length), factors)
+    factors = _factors(n, SPIRAL_FACTORS | {"sense": (0.0, 1.0)}, seed)
+    factors["turns"] = torch.where(factors.pop("sense") < 0.5, -factors["turns"], factors["turns"])
+    return _signals("spirals", length, draw_spirals, factors)
 
 
 def draw_spirals(factors: dict[str, Tensor], length: int = 64) -> Tensor:
@@ -122,19 +121,17 @@ def fit_spirals(x: Tensor) -> Fit:
     return _refined(draw_spirals, x, start, around="angle")
 
 
-def _uniform(n: int, columns: int, seed: int) -> Tensor:
-    return torch.rand(n, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _scaled(u: Tensor, ranges: dict[str, tuple[float, float]]) -> dict[str, Tensor]:
+def _factors(n: int, ranges: dict[str, tuple[float, float]], seed: int) -> dict[str, Tensor]:
+    u = torch.rand(n, len(ranges), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return {name: low + (high - low) * u[:, i] for i, (name, (low, high)) in enumerate(ranges.items())}
 
 
-def _signals(name: str, x: Tensor, factors: dict[str, Tensor]) -> Signals:
-    return Signals(name, x.float(), torch.zeros(len(x), dtype=torch.int64), (name,), factors)
+def _signals(kind: str, length: int, draw: Draw, factors: dict[str, Tensor]) -> Signals:
+    x, name = draw(factors, length).float(), f"{kind}{length}"
+    return Signals(name, x, torch.zeros(len(x), dtype=torch.int64), (name,), factors)
 
 
-def _refined(draw: Callable[[dict[str, Tensor], int], Tensor], x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
+def _refined(draw: Draw, x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
     """Least squares by the Levenberg–Marquardt method (Marquardt, 1963) from `start`, for all x (N, C, L) at once.
 
     around: the cyclic factor, of period 1.
