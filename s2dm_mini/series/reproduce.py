@@ -18,8 +18,9 @@ import tyro
 from .. import checkpoints
 from ..study import tables
 from ..support.checks import similar
-from ..support.files import sole_writer, write_whole
+from ..support.files import reason, sole_writer, write_whole
 
+PAGE = Path(__file__).with_name("page.html")  # the template of index.html
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -40,34 +41,6 @@ class Chapter:
     pictures: list[str]  # base64 PNG
 
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>S²-DM, reproduced</title>
-<style>
- body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
- img { max-width: 100%; display: block; margin: 1rem 0 }
- table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left }
- section { border-top: 1px solid #ccc; margin-top: 2.5rem }
- li { list-style: "✓  " } .ok { color: #00664b } .failed { color: #a63c00; font-weight: bold }
-</style>
-<h1>S²-DM, reproduced</h1>
-<p>Every picture and every check of the notebook series, as it came out of this run.</p>
-<table><tr><th>notebook</th><th>state</th><th>time</th><th>checks</th></tr>
-{%- for c in chapters %}
-<tr><td><a href="#{{ c.name }}">{{ c.title }}</a></td>{% set state = "failed" if c.failure else "ok" -%}
-<td class="{{ state }}">{{ state }}</td><td>{{ "%.0f" % c.seconds }} s</td><td>{{ c.checks | length }}</td></tr>
-{%- endfor %}</table>
-{%- if waiting %}<p>{{ waiting }} notebooks not yet run.</p>{% endif %}
-{%- for c in chapters %}
-<section id="{{ c.name }}"><h2>{{ c.title }}</h2><p>{{ c.promise }}</p>
-{%- if c.failure %}<p class="failed">{{ c.failure }}</p>{% endif %}<p><a href="{{ c.name }}.ipynb">executed notebook</a></p>
-{%- for p in c.pictures %}<img alt="Picture {{ loop.index }} of {{ c.title }}" src="data:image/png;base64,{{ p }}">{% endfor -%}
-<ul>{% for check in c.checks %}<li>{{ check }}</li>{% endfor %}</ul></section>
-{%- endfor %}
-</html>
-"""
-
-
 def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = (), set: tuple[str, ...] = (),
               notebooks: Annotated[Path, tyro.conf.Suppress] = NOTEBOOKS) -> Path:
     """Run the notebook series and gather its pictures and checks in index.html.
@@ -86,12 +59,11 @@ def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = ()
     """
     from jinja2 import Template  # here, because other commands do not need it
 
-    page, series = Template(PAGE, autoescape=True), sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if only:
-        series = [path for path in series if path.name.startswith(only)]
+    page, every = Template(PAGE.read_text(), autoescape=True), sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    series = [path for path in every if not only or path.name.startswith(only)]
     if not series:
-        known = ", ".join(path.stem for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))) or "none"
-        raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. There: {known}.")
+        raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. "
+                                f"There: {', '.join(path.stem for path in every) or 'none'}.")
     known = {path: parameter_names(path) for path in series}
     parameters = _parse(set, sorted({name for names in known.values() for name in names}))
 
@@ -145,8 +117,7 @@ def parameter_names(notebook: Path) -> list[str]:
                 targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
                 return [target.id for target in targets if isinstance(target, ast.Name)]
     except Exception as error:  # nbformat raises many kinds of exception for a damaged file
-        reason = " ".join(str(error).split())
-        raise ReproductionError(f"{notebook} is no notebook that can be read: {type(error).__name__}, {reason[:200]}") from error
+        raise ReproductionError(f"{notebook} is no notebook that can be read: {reason(error)}") from error
     return []
 
 
@@ -181,9 +152,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
                                    # Kernels' messages at start and stop would break the bar.
                                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except PapermillExecutionError as error:
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
-        failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
-                   f"What ran is kept in {target}.")
+        said = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
+        failure = f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {said}. What ran is kept in {target}."
     except (DeadKernelError, CellControlSignal, RuntimeError) as error:
         failure = f"{source.stem} stopped, its kernel did not answer: {error}. What ran is kept in {target}."
     except OSError as error:

@@ -139,7 +139,7 @@ def _check_tensor(name: str, x: object, shape: str, right_type: bool, kind: str,
 def check_finite(name: str, *tensors: Tensor) -> None:
     """Refuse NaN, infinite values and values beyond ±LARGEST."""
     for x in tensors:
-        bad = int((~(x.abs() <= LARGEST)).sum())
+        bad = x.numel() - int((x.isfinite() & (x.abs() <= LARGEST)).sum())
         require(not bad, f"{name} must be finite, within ±{LARGEST:g}; {bad} of {x.numel()} values are NaN, infinite or beyond")
 
 
@@ -209,7 +209,8 @@ def check_question(x: Any, t: Any, T: int, shape: tuple[int, ...] | None = None)
     """The arguments of a denoiser: x (B, ...) floating, t (B,) timesteps. shape: of one x."""
     check_floating("x", x, empty=True)
     check_timesteps(t, T, like=x)
-    require(shape is None or x.shape[1:] == shape, f"x must be ({', '.join(map(str, ('B', *(shape or ()))))})", tuple(x.shape))
+    if shape is not None and x.shape[1:] != shape:
+        raise ValueError(f"x must be ({', '.join(map(str, ('B', *shape)))}), not {tuple(x.shape)}.")
 
 
 def check_eps(eps: object, x: Tensor, where: str = "") -> Tensor:
@@ -303,6 +304,7 @@ def check_unet_config(config: Any) -> None:
     """The fields of a UNetConfig."""
     check_types(config)
     widths, levels, groups = config.channels, len(config.channels), config.norm_groups
+    factor = 2 ** (min(max(levels, 1), 8) - 1)  # between the first and the last level's resolution
     check_fields(
         config,
         ("image_size", 1 <= config.image_size <= 4096, "in 1..4096"),
@@ -312,7 +314,7 @@ def check_unet_config(config: Any) -> None:
         ("channels", 1 <= levels <= 8 and all(1 <= width <= 4096 for width in widths), "1 to 8 widths in 1..4096"),
         ("channels", levels and widths[0] % 2 == 0 and widths[0] >= 4, "even and at least 4 at first, as many as sines and cosines of t"),
         ("channels", groups and not any(width % groups for width in widths), f"multiples of norm_groups = {groups}"),
-        ("image_size", config.image_size % 2 ** max(levels - 1, 0) == 0, f"a multiple of {2 ** (levels - 1)}, to be halved for each level"),
+        ("image_size", config.image_size % factor == 0, f"a multiple of {factor}, to be halved for each level after the first"),
         ("attention_levels", all(0 <= level < levels for level in config.attention_levels), f"levels in 0..{levels - 1}"),
         ("blocks_per_level", 1 <= config.blocks_per_level <= 16, "in 1..16"),
         ("dropout", 0 <= config.dropout < 1, "in [0, 1)"),
@@ -349,7 +351,7 @@ def check_walk(denoiser: object, x_T: Any, schedule: object, sampler: Any, sampl
     require(weight.device == x_T.device,
             f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...)")
     generators = generator if isinstance(generator, list) else [generator]
-    require(generators == [generator] or len(generators) == len(x_T),
+    require(not isinstance(generator, list) or len(generator) == len(x_T),
             f"a list of generators needs one an image: {len(generators)} for the {len(x_T)} images of x_T")
     for g in generators:
         check_generator(g)
