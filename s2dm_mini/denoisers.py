@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .data.images import to_unit_range
 from .schedule import MAX_T, NoiseSchedule, lookup, per_image
-from .support.checks import check_covariance, check_data, check_labels, check_mixture, check_question, check_scale, require
+from .support.checks import check_covariance, check_data, check_eigenvalues, check_labels, check_mixture, check_question, check_scale
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 NO_LABEL = -1  # in place of a label: the prediction without a class
@@ -32,9 +32,7 @@ class GaussianDenoiser:
             eigenvalues, self.eigenvectors = covariance, None
         else:
             eigenvalues, self.eigenvectors = torch.linalg.eigh(covariance)
-        lowest = eigenvalues.min()  # rounding may leave it just below 0
-        require(lowest >= -1e-8 * eigenvalues.abs().max(), f"covariance has the negative eigenvalue {lowest:.3g}; that of data has none")
-        self.eigenvalues = eigenvalues.clamp(min=0)
+        self.eigenvalues = check_eigenvalues(eigenvalues).clamp(min=0)
 
     @classmethod
     def fit(cls, x: Tensor, schedule: NoiseSchedule) -> "GaussianDenoiser":

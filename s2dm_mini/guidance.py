@@ -8,7 +8,7 @@ from torch import Tensor
 from .denoisers import NO_LABEL
 from .losses import READINGS, draw_noised, mean_square, skip_coefficient, skip_term
 from .schedule import NoiseSchedule
-from .support.checks import check_shrinkage, check_skip_loss, require
+from .support.checks import check_label_count, check_shrinkage, check_skip_loss, require
 
 Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that takes the class
 
@@ -28,8 +28,7 @@ class Guided:
         require(math.isfinite(weight), "weight must be finite", weight)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        require(self.label.ndim == 0 or len(self.label) == len(x), f"{self.label.numel()} labels cannot go with {len(x)} images; "
-                "give one label for all, or one an image")
+        check_label_count(self.label, x)
         label = self.label.to(x.device, torch.int64).expand(len(x))
         if self.weight == 1:
             return self.network(x, t, label)

@@ -6,7 +6,7 @@ from .denoisers import Denoiser
 from .samplers.common import strides
 from .samplers.ddim import transfer
 from .schedule import NoiseSchedule, per_image
-from .support.checks import check_ends, check_eps, check_floating, check_integer, check_inversion, check_name, require
+from .support.checks import check_ends, check_eps, check_floating, check_integer, check_inversion, check_inverted, check_name
 
 MAX_FRAMES = 10_000
 REFINEMENTS = 3  # of the inversion: the round trip of 10 steps then errs by about 2 grey levels, without any by 34
@@ -74,5 +74,5 @@ def invert(denoiser: Denoiser, x0: Tensor, schedule: NoiseSchedule, steps: int =
             eps = check_eps(denoiser(guess, torch.full((len(x),), t, device=x.device)), x, f"at t = {t}, ")
             guess = transfer(x, eps, a_s, a_t)
         x = guess
-        require(x.isfinite().all(), f"the inversion left the finite numbers at t = {t}; take more steps or fewer refinements")
+        check_inverted(x, t)
     return x

@@ -48,12 +48,11 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError:
-        if found := [name for name in PYTHON_VERSION if os.path.exists(path.parent.parent / name)]:
-            raise DataError(f"{path.parent.parent} holds {found[0]}, CIFAR-10 for Python, whose files are pickles: unpickling runs code "
-                            f"from a file. Run `python -m s2dm_mini fetch cifar10` for the binary version ({CIFAR10_URL}).") from None
-        raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "
-                        f"the folder {BATCHES} of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
-                        f"or into a folder that S2DM_DATA names.") from None
+        home = path.parent.parent
+        python = [f" {name}, CIFAR-10 for Python, holds pickles; reading them would run code." for name in PYTHON_VERSION
+                  if os.path.exists(home / name)]
+        raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing.{''.join(python)} Run `python -m s2dm_mini fetch "
+                        f"cifar10`, or put the folder {BATCHES} of {CIFAR10_URL} into {home} or into one that S2DM_DATA names.") from None
     if size != _file_bytes():
         raise DataError(f"{path} has {size:,} bytes; a CIFAR-10 batch has exactly {_file_bytes():,}. "
                         f"Delete it and run `python -m s2dm_mini fetch cifar10` again.")

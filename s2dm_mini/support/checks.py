@@ -34,7 +34,7 @@ def require(holds: object, demand: str, *value: object) -> None:
 
 
 def similar(name: object, known: Iterable[str]) -> str:
-    """" Did you mean …?" with the known name most like this one, or "" where none is like it."""
+    """A question after the known name most like this one, to end a sentence with; empty where none is like it."""
     near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -234,6 +234,13 @@ def check_covariance(mean: object, covariance: object, schedule: object) -> tupl
     return mean, covariance
 
 
+def check_eigenvalues(eigenvalues: Tensor) -> Tensor:
+    """Return the eigenvalues (D,) of a covariance; rounding may leave them just below 0."""
+    lowest = eigenvalues.min()
+    require(lowest >= -1e-8 * eigenvalues.abs().max(), f"covariance has the negative eigenvalue {lowest:.3g}; that of data has none")
+    return eigenvalues
+
+
 def check_data(x: Any) -> None:
     """Data points (N, D, ...), at least 2: uint8, or floating and finite."""
     if not isinstance(x, Tensor) or x.dtype != torch.uint8:
@@ -270,6 +277,11 @@ def check_scale(denoiser: object, scale: object) -> Tensor:
     scale = check_numbers("scale", scale)
     require(scale.ndim <= 1 and scale.numel(), "scale must be one finite number or a vector (T,) of them", scale)
     return scale
+
+
+def check_label_count(label: Tensor, x: Tensor) -> None:
+    require(label.ndim == 0 or len(label) == len(x),
+            f"{label.numel()} labels cannot go with {len(x)} images; give one label for all, or one an image")
 
 
 # Losses.
@@ -376,3 +388,7 @@ def check_inversion(denoiser: object, x0: Any, schedule: object, refinements: ob
     check_finite("x0", x0)
     check_schedule(schedule)
     check_integer("refinements", refinements, 0, MAX_REFINEMENTS)
+
+
+def check_inverted(x: Tensor, t: int) -> None:
+    require(x.isfinite().all(), f"the inversion left the finite numbers at t = {t}; take more steps or fewer refinements")

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..data import DATA
 from ..losses import READINGS, WEIGHTINGS
 from ..schedule import MAX_T
-from ..support.checks import check_types, shown
+from ..support.checks import check_fields, check_types
 from ..unet import PRESETS
 
 MAX_BATCH = 1_000_000
@@ -51,7 +51,7 @@ class TrainConfig:
         check_types(self)
         diffusers, ends = self.preset == DIFFUSERS, (self.steps, self.images, self.minutes)
         decays = [f"{decay:g}" for decay in (self.ema_decay, *self.ema_others)]  # in the names of files
-        for name, holds, limit in (
+        check_fields(self, *(
             ("data", self.data in DATA, f"one of {', '.join(DATA)}"),
             ("preset", self.preset in (*PRESETS, DIFFUSERS), f"one of {', '.join(PRESETS)}, {DIFFUSERS}"),
             ("start", self.start is not None or not diffusers, "a pipeline's folder or hub name where preset is diffusers"),
@@ -82,9 +82,7 @@ class TrainConfig:
             ("log_every", self.log_every >= 1, "at least 1"),
             ("save_minutes", self.save_minutes >= 0, "at least 0"),
             ("keep_images", all(n > 0 for n in self.keep_images), "numbers of images above 0"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
+        ))
         if ends == (None, None, None):
             raise ValueError("a training needs an end: set steps, images or minutes.")
 

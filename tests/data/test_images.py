@@ -248,7 +248,7 @@ def test_the_folder_of_the_files_may_be_named_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
 def test_the_python_version_is_named(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match=rf"holds {name}, CIFAR-10 for Python, whose files are pickles.*fetch cifar10"):
+    with pytest.raises(DataError, match=rf"is missing\. {name}, CIFAR-10 for Python, holds pickles.*fetch cifar10"):
         cifar10("train", tmp_path)
 
 
