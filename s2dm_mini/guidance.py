@@ -1,5 +1,4 @@
 """Classifier-free guidance: the guided denoiser, S²-DM with L_skip on the guided prediction, and the minimiser of that loss."""
-import math
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 from .denoisers import NO_LABEL
 from .losses import READINGS, draw_noised, mean_square, skip_coefficient, skip_term
 from .schedule import NoiseSchedule
-from .support.checks import check_label_count, check_shrinkage, check_skip_loss, require
+from .support.checks import check_guidance, check_guided_shrinkage, check_label_count, check_skip_loss
 
 Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that takes the class
 
@@ -23,9 +22,8 @@ class Guided:
     """
 
     def __init__(self, network: Labelled, label: Tensor | int, weight: float):
-        self.network, self.label, self.weight = network, torch.as_tensor(label), float(weight)
-        require(self.label.ndim <= 1 and not self.label.is_floating_point(), "label must be one whole number or (B,) of them", self.label)
-        require(math.isfinite(weight), "weight must be finite", weight)
+        self.network = network
+        self.label, self.weight = check_guidance(label, weight)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         check_label_count(self.label, x)
@@ -64,8 +62,7 @@ def guided_shrinkage(schedule: NoiseSchedule, weight: float, label_dropout: floa
 
     and f = (E[ε₁ | x_t, label] + r·w(w−1)·f_u)·guided. Raises ValueError unless 0 < p <= 1 and tau > 0: f_u needs an L_0 of its own.
     """
-    check_shrinkage(schedule, skip, tau, "expected", READINGS)
-    require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
+    check_guided_shrinkage(schedule, label_dropout, skip, tau)
     t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
     r = (1 - tau) / tau * skip_coefficient(schedule, t, skip).square()  # (T,), 0 where t < skip
     w, p = weight, label_dropout

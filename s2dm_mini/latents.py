@@ -6,9 +6,8 @@ from .denoisers import Denoiser
 from .samplers.common import strides
 from .samplers.ddim import transfer
 from .schedule import NoiseSchedule, per_image
-from .support.checks import check_ends, check_eps, check_floating, check_integer, check_inversion, check_inverted, check_name
+from .support.checks import check_ends, check_eps, check_interpolation, check_inversion, check_inverted
 
-MAX_FRAMES = 10_000
 REFINEMENTS = 3  # of the inversion: the round trip of 10 steps then errs by about 2 grey levels, without any by 34
 
 
@@ -47,9 +46,7 @@ WAYS = {"slerp": slerp, "lerp": lerp}
 
 def interpolate(a: Tensor, b: Tensor, frames: int = 8, way: str = "slerp") -> Tensor:
     """`frames` evenly spaced points from a to b, both included. a, b: (...) of one shape. Returns (frames, ...)."""
-    check_name("way", way, WAYS)
-    check_floating("a", a, "(...)")
-    frames = check_integer("frames", frames, 2, MAX_FRAMES)
+    frames = check_interpolation(a, frames, way, WAYS)
     return WAYS[way](a, b, torch.linspace(0, 1, frames, dtype=a.dtype, device=a.device))
 
 

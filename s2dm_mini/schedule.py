@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .support.checks import MAX_T, check_alpha_bar, check_grid, check_integer, check_noising, check_number, check_timesteps, require
+from .support.checks import MAX_T, check_alpha_bar, check_betas, check_grid, check_integer, check_noising, check_skip, check_timesteps
 
 
 def per_image(value: Tensor, like: Tensor) -> Tensor:
@@ -50,9 +50,7 @@ class NoiseSchedule:
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "NoiseSchedule":
         """ᾱ_t = Π(1 − β_i), β rising linearly (DDPM, section 4; the schedule of the S²-DM code)."""
-        T = check_integer("T", T, 2, MAX_T)
-        require(0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1,
-                f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}")
+        T = check_betas(T, beta_start, beta_end)
         return cls(torch.cumprod(1 - torch.linspace(beta_start, beta_end, T, dtype=torch.float64), 0))
 
     @classmethod
@@ -97,8 +95,7 @@ class NoiseSchedule:
 
         t: (B,) integer timesteps. Returns (B,) float64; 1 where t < skip, where the loss has no skip term.
         """
-        check_integer("skip", skip, 1, self.T - 1, f" for T = {self.T}")
-        check_timesteps(t, self.T, "of any shape", whole=True)
+        check_skip(t, skip, self.T)
         return signal_kept(self.alpha_bar, t, skip)
 
     def timesteps(self, steps: int, spacing: str = "uniform") -> Tensor:

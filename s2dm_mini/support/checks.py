@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 LARGEST = 1e15  # largest number accepted: its square is still finite in float32
 MAX_T = 100_000  # largest number of timesteps: a schedule is a table in memory
+MAX_FRAMES = 10_000
 MAX_REFINEMENTS = 1_000  # of an inversion, which converges within a few or never
 
 
@@ -182,6 +183,13 @@ def check_alpha_bar(alpha_bar: object) -> Tensor:
     return alpha_bar
 
 
+def check_betas(T: object, beta_start: object, beta_end: object) -> int:
+    """Return T of a linear schedule as an int."""
+    require(0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1,
+            f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}")
+    return check_integer("T", T, 2, MAX_T)
+
+
 def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     """x and eps (B, ...) floating, of one shape; t (B,) timesteps."""
     check_floating(name, x)
@@ -189,6 +197,11 @@ def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     require(x.shape == eps.shape and isinstance(t, Tensor) and t.shape == x.shape[:1],
             f"{name} and eps must share one shape (B, ...) and t be a tensor (B,), not {tuple(x.shape)}, {tuple(eps.shape)} and {shown(t)}")
     check_timesteps(t, T)
+
+
+def check_skip(t: object, skip: object, T: int) -> None:
+    check_integer("skip", skip, 1, T - 1, f" for T = {T}")
+    check_timesteps(t, T, "of any shape", whole=True)
 
 
 def check_grid(T: object, steps: object, spacing: object, spacings: Iterable[str], alpha_bar: object) -> tuple[int, int]:
@@ -279,9 +292,22 @@ def check_scale(denoiser: object, scale: object) -> Tensor:
     return scale
 
 
+def check_guidance(label: Any, weight: Any) -> tuple[Tensor, float]:
+    """Return label, one integer or (B,), as a tensor, and the weight of guidance as a float."""
+    label = torch.as_tensor(label)
+    require(label.ndim <= 1 and not label.is_floating_point(), "label must be one whole number or (B,) of them", label)
+    require(math.isfinite(weight), "weight must be finite", weight)
+    return label, float(weight)
+
+
 def check_label_count(label: Tensor, x: Tensor) -> None:
     require(label.ndim == 0 or len(label) == len(x),
             f"{label.numel()} labels cannot go with {len(x)} images; give one label for all, or one an image")
+
+
+def check_guided_shrinkage(schedule: object, label_dropout: Any, skip: object, tau: object) -> None:
+    check_shrinkage(schedule, skip, tau, "expected", ("expected",))
+    require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
 
 
 # Losses.
@@ -380,6 +406,13 @@ def check_ends(a: Any, b: Any, weight: Any, directions: bool = False) -> None:
     check_finite("a, b and weight", a, b, weight)
     require(not directions or a.double().norm() > 0 and b.double().norm() > 0,
             "slerp needs two vectors that are not zero: a zero vector has no direction")
+
+
+def check_interpolation(a: object, frames: object, way: object, ways: Iterable[str]) -> int:
+    """Return the number of frames, at least the two ends, as an int."""
+    check_name("way", way, ways)
+    check_floating("a", a, "(...)")
+    return check_integer("frames", frames, 2, MAX_FRAMES)
 
 
 def check_inversion(denoiser: object, x0: Any, schedule: object, refinements: object) -> None:
