@@ -26,7 +26,8 @@ from .support.checks import check_integer, require
 # The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow: too pale for lines on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"
 DASHED = {"color": BLACK, "linewidth": 1, "linestyle": "--"}
-CLOUD = {"color": "#BBBBBB", "marker": ".", "linestyle": "none", "markersize": 2, "markeredgewidth": 0}  # points behind others
+GREY = "#BBBBBB"
+CLOUD = {"color": GREY, "marker": ".", "linestyle": "none", "markersize": 2, "markeredgewidth": 0}  # points behind others
 WIDTH, DPI = 8.0, 100  # inches, dots per inch: 800 pixels fit the column of a notebook page
 STYLE = {
     "figure.dpi": DPI, "figure.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 10,
@@ -171,8 +172,8 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
     for name, (x, y, error) in groups.items():
         axes.errorbar(x, y, np.nan_to_num(error), linestyle="none", capsize=3, elinewidth=1, label=name)
     axes.axline((0, 0), slope=1, **DASHED)
-    for line in (axes.axhline, axes.axvline):
-        line(0, color=CLOUD["color"], linewidth=1)
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.axvline(0, color=GREY, linewidth=1)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.legend()
     return figure

@@ -24,13 +24,13 @@ WAVE_FACTORS = {
 # The five waves of a heartbeat: place and standard deviation in beats, and height as a multiple of p, r or t.
 BUMPS = {"P": (0.20, 0.035, "p", 1.0), "Q": (0.345, 0.020, "r", -0.15), "R": (0.40, 0.028, "r", 1.0), "S": (0.46, 0.022, "r", -0.25),
          "T": (0.68, 0.060, "t", 1.0)}
-Draw = Callable[[dict[str, Tensor], int], Tensor]  # draw(factors, length)
 SPIRAL_FACTORS = {
     "radius": (0.5, 1.0),  # at the start
     "angle": (0.0, 1.0),  # of the start, in turns
     "turns": (1.0, 2.5),  # in the window, anticlockwise or clockwise (negative) with equal probability
     "decay": (0.5, 2.0),  # the radius falls by e^−decay over the window
 }
+Draw = Callable[[dict[str, Tensor], int], Tensor]  # draw(factors, length)
 
 
 @dataclass
