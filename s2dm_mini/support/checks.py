@@ -336,6 +336,11 @@ def check_shrinkage(schedule: Any, skip: object, tau: object, reading: object, r
     require(not closed or reading != "output", "the output reading has no closed-form shrinkage; independent, expected and shared have")
 
 
+def check_weighting(t: object, schedule: Any, weighting: object, weightings: Iterable[str]) -> None:
+    check_name("weighting", weighting, weightings)
+    check_timesteps(t, check_schedule(schedule))
+
+
 # Networks.
 
 def check_unet_config(config: Any) -> None:
