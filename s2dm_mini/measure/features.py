@@ -26,10 +26,9 @@ CLASSIFIER = "cifar10-classifier"
 
 def open_features(name: str, device: torch.device | str = "cpu") -> "ClassifierFeatures | InceptionFeatures":
     """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
-    if name == "classifier":
-        return ClassifierFeatures(device=device)
-    if name == "inception":
-        return InceptionFeatures(device=device)
+    own = {"classifier": ClassifierFeatures, "inception": InceptionFeatures}
+    if name in own:
+        return own[name](device=device)
     if Path(name).suffix in (".pt", ".pth"):
         return InceptionFeatures(name, device)
     raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")

@@ -89,7 +89,7 @@ def frechet_distance_infinite(real: Tensor | Moments, x: Tensor, seed: int = 0) 
     if n < 4 * d:
         raise ValueError(f"to extrapolate from {n} samples, features must be at most {n // 4}, not {d}; draw at least {4 * d:,} samples.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    sizes = [round(n / u) for u in np.linspace(1, 4, 6)]  # evenly spaced in 1/N
+    sizes = [round(n / u) for u in torch.linspace(1, 4, 6).tolist()]  # evenly spaced in 1/N
     distances = [frechet_distance(real, x[order[:size]]) for size in sizes]
     return float(np.polynomial.polynomial.polyfit([1 / size for size in sizes], distances, 1)[0])
 

@@ -67,16 +67,12 @@ def changes(rows: Rows, column: str = "fd") -> list[Change]:
         base = cells.get(("l0", "none", *place), {})
         pairs = [(row, base[seed]) for seed, row in sorted(by_seed.items()) if seed in base]
         if pairs and (setting, scale) != ("l0", "none"):
-            values, without = ([_ratios(ours.get(name, ""), l0.get(name, "")) for ours, l0 in pairs]
-                               for name in (column, f"{column}_left_out"))
-            found.append(Change(setting, scale, *place[:2], int(place[2]), int(pairs[0][0]["nfe"]), tuple(sum(values, [])),
+            values = [float(ours[column]) / float(l0[column]) - 1 for ours, l0 in pairs]
+            blocks = [[row.get(f"{column}_left_out", "").split() for row in pair] for pair in pairs]
+            without = [[float(ours) / float(l0) - 1 for ours, l0 in zip(*pair, strict=True)] for pair in blocks]
+            found.append(Change(setting, scale, *place[:2], int(place[2]), int(pairs[0][0]["nfe"]), tuple(values),
                                 mean(float(l0[column]) for _, l0 in pairs), tuple(map(mean, zip(*without, strict=True)))))
     return sorted(found, key=lambda c: (list(SETTINGS).index(c.setting), c.scale, *c.place))
-
-
-def _ratios(ours: str, l0: str) -> list[float]:
-    """The relative change of each number of a cell, which holds one for the whole set or one a block left out."""
-    return [float(a) / float(b) - 1 for a, b in zip(ours.split(), l0.split(), strict=True)]
 
 
 def apart(a: Change, b: Change) -> Change:
