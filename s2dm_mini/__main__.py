@@ -9,6 +9,7 @@ from .checkpoints import CheckpointError, interop, open_network, schedule_of
 from .data.celeba import celeba
 from .data.cifar10 import cifar10, fetch_cifar10
 from .data.images import DataError, data_folder
+from .series.course import lay_out, open_explorer, open_lab
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .study import classes, interpolations, ledger, signals, tune, verdicts, zoo
@@ -16,7 +17,7 @@ from .study import evaluate as measuring
 from .study.classifier import train_classifier
 from .study.tables import ResultsError
 from .support.checks import check_name
-from .support.progress import accept_any_text
+from .support.progress import set_up_terminal
 from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
 from .training.setup import TrainingError, is_first_process
@@ -35,8 +36,7 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     if evaluate and config.out is None:
         raise ValueError("to evaluate, set out to the folder of the run.")
     outcome = train_with_bar(config, resume)
-    record = outcome.record
-    if record is not None and outcome.stopped:
+    if (record := outcome.record) is not None and outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
         raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
     if not is_first_process():
@@ -98,8 +98,9 @@ def eigenvalues(out: Path = Path("runs/cifar10-train.eigenvalues.safetensors")) 
     return f"{len(values):,} eigenvalues from {values[0]:.1f} down, their sum {values.sum():.1f}: {out}"
 
 
-USE = {"train": train, "train-paper": train_paper, "sample": measuring.samples_picture, "evaluate": measuring.evaluate,
-       "evaluate-classes": classes.evaluate_classes, "tune": tune.tune, "export": export, "fetch": fetch, "reproduce": reproduce}
+USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train": train, "train-paper": train_paper,
+       "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
+       "export": export, "fetch": fetch, "reproduce": reproduce}
 STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_report, "zoo": zoo.build_zoo,
          "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
          "train-classifier": train_classifier, "eigenvalues": eigenvalues, "refresh": refresh_all}
@@ -124,7 +125,7 @@ def overview() -> str:
 
 
 def main() -> None:
-    accept_any_text()
+    set_up_terminal()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     name, *options = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):

@@ -20,8 +20,9 @@ import tyro
 from .. import checkpoints
 from ..study import tables
 from ..support.files import sole_writer, write_whole
+from .course import SOURCE
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = SOURCE / "notebooks"
 
 
 class ReproductionError(Exception):
