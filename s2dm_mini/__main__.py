@@ -1,4 +1,5 @@
 """The command line, `python -m s2dm_mini COMMAND`: the options of a command are the arguments of its function."""
+import os
 import signal
 import sys
 from pathlib import Path
@@ -41,11 +42,9 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
         raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
     if not is_first_process():
         return
-    if record is None:
-        print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
-    else:
-        print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
-              + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
+    network = f" Network: {config.out / 'model.safetensors'}" if config.out else ""
+    print(f"Nothing left to train: the run in {config.out} has already spent this budget." if record is None else
+          f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}.{network}")
     for steps in evaluate:
         row = measuring.evaluate(str(config.out / "model.safetensors"), steps=steps, samples=samples, device=config.device)
         print(measuring.sentences(row))
@@ -111,7 +110,7 @@ SAYS = {"evaluate": measuring.sentences, "evaluate-classes": classes.sentences, 
         "predict": lambda cells: f"{len(cells)} cells predicted"}
 # The text after Ctrl-C: what is kept and how to go on. Other commands write everything at their end.
 KEPT = {**dict.fromkeys(("train", "train-paper"), "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."),
-        **dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier"),
+        **dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier", "notebooks", "lab", "explore"),
                         "what was finished is kept; the same command goes on."),
         "refresh": "notebooks that were not finished are as they were."}
 
@@ -128,15 +127,17 @@ def main() -> None:
     set_up_terminal()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     name, *options = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
-        print(overview())
-        return
     try:
-        check_name("command", name, COMMANDS)
-        result = tyro.cli(COMMANDS[name], prog=f"python -m s2dm_mini {name}", args=options,
-                          config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes))
+        if name in ("-h", "--help"):
+            result = overview()
+        else:
+            check_name("command", name, COMMANDS)
+            result = tyro.cli(COMMANDS[name], prog=f"python -m s2dm_mini {name}", args=options,
+                              config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes))
         if result is not None:
-            print(SAYS.get(name, str)(result))
+            print(SAYS.get(name, str)(result), flush=True)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os._exit(0)
     except (CheckpointError, DataError, TrainingError, RefreshError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:

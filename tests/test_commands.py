@@ -180,3 +180,11 @@ def test_any_terminal_will_do(arguments, encoding, tmp_path):
     assert "Traceback" not in said and status == (1 if arguments[0] == "evaluate" and "--help" not in arguments else 0)
     assert encoding == "closed" or len(said) > 20
     assert (tmp_path / "x.png").exists() == (arguments[0] == "sample")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_a_reader_may_stop_early(arguments):
+    """As `head` does: no traceback."""
+    process = subprocess.Popen([sys.executable, "-m", "s2dm_mini", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 0

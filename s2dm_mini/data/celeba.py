@@ -154,7 +154,7 @@ def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipI
     head, record = start.getvalue(), 3 * size * size
     part.touch()
     try:
-        noted = int(note.read_text())
+        noted = int(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         noted = 0
     # Photographs after the noted position may be incomplete: their writer was killed.

@@ -12,6 +12,7 @@ import torch
 
 from ..support.checks import check_name
 from ..support.files import sole_writer, write_whole
+from ..support.network import answers
 from .images import DataError, Images, data_folder
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -87,9 +88,14 @@ def _download_cifar10(folder: Path) -> Path:
     downloads = folder / "cifar-10-archive"
     for left in downloads.glob("tmp*"):
         left.unlink()
+
+    def download(url: str, *where) -> None:
+        if not answers(url):
+            raise OSError(0, "its server does not answer")
+        pooch.HTTPDownloader(timeout=10, progressbar=sys.stderr.isatty())(url, *where)
+
     try:
-        return Path(pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=downloads,
-                                   progressbar=sys.stderr.isatty()))
+        return Path(pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=downloads, downloader=download))
     except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "

@@ -101,7 +101,7 @@ def _basis(series: list[Path], parameters: dict[str, object]) -> str:
 def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
     """The notebooks that an unfinished run has executed on the same basis: name → seconds."""
     try:
-        found = json.loads(unfinished.read_text())
+        found = json.loads(unfinished.read_text(encoding="utf-8"))
         return dict(found["seconds"]) if found["basis"] == basis else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
