@@ -6,6 +6,7 @@
 # make explorer    the latent explorer as a page of its own, at the address that is printed
 # make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
+# make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: reproduce reproduce-full test stress lab explorer labs book lint unit notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book release lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -74,6 +75,13 @@ book: .venv/book.stamp
 	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
 	@echo "build/book/index.html"
 
+# The wheel is built from the sdist, and both hold the student copies, and the explorer's page if it has been built (build/explorer.html).
+release: labs .venv/release.stamp
+	rm -rf build/release
+	$(BIN)/python -m build --no-isolation --outdir build/release .
+	$(BIN)/twine check --strict build/release/*
+	@du -h build/release/*
+
 clean:
 	rm -rf .venv build
 
@@ -85,7 +93,7 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-# An extra of pyproject.toml: test, pipeline, explorer, labs, book.
+# An extra of pyproject.toml: test, pipeline, explorer, labs, book, release.
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@ .venv/run.stamp

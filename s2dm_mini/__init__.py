@@ -11,7 +11,7 @@ from .training.config import TrainConfig
 from .training.loop import train
 from .unet import PRESETS, UNet, UNetConfig, for_sampling
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PRESETS", "SAMPLERS", "Shrunk", "TrainConfig", "UNet",
            "UNetConfig", "cifar10", "explore", "for_sampling", "load_pretrained", "s2dm_loss", "sample", "shapes", "shrinkage",
            "simple_loss", "skip_step_loss", "timesteps", "train", "trajectory"]

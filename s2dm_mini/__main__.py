@@ -1,4 +1,5 @@
 """The command line, `python -m s2dm_mini COMMAND`: the options of a command are the arguments of its function."""
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from .checkpoints import CheckpointError, interop, open_network, schedule_of
 from .data.celeba import celeba
 from .data.cifar10 import cifar10, fetch_cifar10
 from .data.images import DataError, data_folder
+from .series.course import lay_out, open_explorer, open_lab
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .study import classes, interpolations, ledger, signals, tune, verdicts, zoo
@@ -16,7 +18,7 @@ from .study import evaluate as measuring
 from .study.classifier import train_classifier
 from .study.tables import ResultsError
 from .support.checks import check_name
-from .support.progress import accept_any_text
+from .support.progress import set_up_terminal
 from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
 from .training.setup import TrainingError, is_first_process
@@ -35,17 +37,14 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     if evaluate and config.out is None:
         raise ValueError("to evaluate, set out to the folder of the run.")
     outcome = train_with_bar(config, resume)
-    record = outcome.record
-    if record is not None and outcome.stopped:
+    if (record := outcome.record) is not None and outcome.stopped:
         then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
         raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
     if not is_first_process():
         return
-    if record is None:
-        print(f"Nothing left to train: the run in {config.out} has already spent this budget.")
-    else:
-        print(f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}."
-              + (f" Network: {config.out / 'model.safetensors'}" if config.out else ""))
+    network = f" Network: {config.out / 'model.safetensors'}" if config.out else ""
+    print(f"Nothing left to train: the run in {config.out} has already spent this budget." if record is None else
+          f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}.{network}")
     for steps in evaluate:
         row = measuring.evaluate(str(config.out / "model.safetensors"), steps=steps, samples=samples, device=config.device)
         print(measuring.sentences(row))
@@ -98,8 +97,9 @@ def eigenvalues(out: Path = Path("runs/cifar10-train.eigenvalues.safetensors")) 
     return f"{len(values):,} eigenvalues from {values[0]:.1f} down, their sum {values.sum():.1f}: {out}"
 
 
-USE = {"train": train, "train-paper": train_paper, "sample": measuring.samples_picture, "evaluate": measuring.evaluate,
-       "evaluate-classes": classes.evaluate_classes, "tune": tune.tune, "export": export, "fetch": fetch, "reproduce": reproduce}
+USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train": train, "train-paper": train_paper,
+       "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
+       "export": export, "fetch": fetch, "reproduce": reproduce}
 STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_report, "zoo": zoo.build_zoo,
          "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
          "train-classifier": train_classifier, "eigenvalues": eigenvalues, "refresh": refresh_all}
@@ -110,7 +110,7 @@ SAYS = {"evaluate": measuring.sentences, "evaluate-classes": classes.sentences, 
         "predict": lambda cells: f"{len(cells)} cells predicted"}
 # The text after Ctrl-C: what is kept and how to go on. Other commands write everything at their end.
 KEPT = {**dict.fromkeys(("train", "train-paper"), "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."),
-        **dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier"),
+        **dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier", "notebooks", "lab", "explore"),
                         "what was finished is kept; the same command goes on."),
         "refresh": "notebooks that were not finished are as they were."}
 
@@ -124,18 +124,20 @@ def overview() -> str:
 
 
 def main() -> None:
-    accept_any_text()
+    set_up_terminal()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by Slurm and `docker stop`: end as at Ctrl-C
     name, *options = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
-        print(overview())
-        return
     try:
-        check_name("command", name, COMMANDS)
-        result = tyro.cli(COMMANDS[name], prog=f"python -m s2dm_mini {name}", args=options,
-                          config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes))
+        if name in ("-h", "--help"):
+            result = overview()
+        else:
+            check_name("command", name, COMMANDS)
+            result = tyro.cli(COMMANDS[name], prog=f"python -m s2dm_mini {name}", args=options,
+                              config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes))
         if result is not None:
-            print(SAYS.get(name, str)(result))
+            print(SAYS.get(name, str)(result), flush=True)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os._exit(0)
     except (CheckpointError, DataError, TrainingError, RefreshError, ReproductionError, ResultsError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:

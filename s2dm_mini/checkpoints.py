@@ -142,7 +142,7 @@ def images_seen(record: dict) -> int:
 def manifest() -> dict[str, dict]:
     """The shipped files: name → file, sha256 and a description."""
     try:
-        return json.loads((ZOO / "manifest.json").read_text())
+        return json.loads((ZOO / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

@@ -237,6 +237,7 @@ MODULES = ("guidance",
            "measure.metrics", "measure.paths", "measure.references", "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")
 ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",
+         "support.network": "a URL of the package",
          "data.celeba": "an archive, which it checks", "data.signals": "data drawn like shapes; test_signals tries it",
          "theory.optimum": "searches over theory.gaussian",
          "measure.draw": "sample, many times", "measure.classifier": "training, like train",
@@ -248,7 +249,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
                          "study.classifier"),
                          "commands"),
          "study.verdicts": "tables that commands wrote", "series.refresh": "notebooks", "series.reproduce": "notebooks",
-         "__main__": "commands, whose options tyro checks"}
+         "series.course": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 
 

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,7 @@ def run(monkeypatch, *words: str) -> None:
      {"stage": "sample", "group": Group("s2dm10", 2, steps=(5, 10)), "size": "cpu"}),
     ("zoo --size cpu --ship", {"size": "cpu", "ship": True, "only": ()}),
     ("reproduce --only 01 02 --set seed=1", {"only": ("01", "02"), "set": ("seed=1",)}),
+    ("notebooks here", {"folder": Path("here")}), ("lab", {"folder": Path("s2dm-mini-course")}), ("explore x", {"folder": Path("x")}),
     ("fetch celeba", {"dataset": "celeba", "folder": None}),
     ("train-classifier --epochs 2 --noise 0.1", {"config.epochs": 2, "config.noise": 0.1}),
 ])
@@ -87,7 +89,7 @@ def test_the_overview_has_every_command_and_imports_nothing_heavy():
 
 
 def test_an_unknown_command_is_a_sentence(monkeypatch):
-    with pytest.raises(SystemExit, match="error: command must be one of train, .*, not 'evalute'. Did you mean 'evaluate'?"):
+    with pytest.raises(SystemExit, match="error: command must be one of notebooks, .*, not 'evalute'. Did you mean 'evaluate'?"):
         run(monkeypatch, "evalute")
 
 
@@ -178,3 +180,11 @@ def test_any_terminal_will_do(arguments, encoding, tmp_path):
     assert "Traceback" not in said and status == (1 if arguments[0] == "evaluate" and "--help" not in arguments else 0)
     assert encoding == "closed" or len(said) > 20
     assert (tmp_path / "x.png").exists() == (arguments[0] == "sample")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_a_reader_may_stop_early(arguments):
+    """As `head` does: no traceback."""
+    process = subprocess.Popen([sys.executable, "-m", "s2dm_mini", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 0

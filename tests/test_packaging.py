@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from rattler import MatchSpec
 
+import s2dm_mini
+from s2dm_mini.series import course
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUN = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
-OPTIONAL = {"diffusers", "huggingface-hub"}  # the second comes with the first; interop.py, imported only when it is used
+OPTIONAL = {"diffusers", "huggingface-hub", "voila"}  # imported only when used: by interop, and by series.course
 BOOK = [Requirement(text) for text in PROJECT["optional-dependencies"]["book"]]
+RELEASE = [Requirement(text) for text in PROJECT["optional-dependencies"]["release"]]
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -81,10 +86,36 @@ def test_the_citation_names_this_version_and_the_paper():
     assert paper["url"].endswith("2401.01520") and [author["family-names"] for author in paper["authors"]] == ["Wang", "Li"]
 
 
-@pytest.mark.parametrize("requirement", RUN + TEST, ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", RUN + TEST + RELEASE, ids=lambda r: r.name)
 def test_constraints_lie_in_the_ranges(requirement):
     version = pins()[canonical(requirement.name)]
     assert version in requirement.specifier
+
+
+def test_the_wheel_holds_a_course_and_no_solutions(tmp_path):
+    """Built as `make release` does. Student copies are there where they have been built; the masters with the solutions never are."""
+    done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, ROOT], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    inside = {name.removeprefix("s2dm_mini/course/") for name in names if name.startswith("s2dm_mini/course/")}
+    built = {place for pattern in course.FILES for path in ROOT.glob(pattern) for place in [path.relative_to(ROOT).as_posix()]}
+    assert inside == built and "notebooks/00_start_here.ipynb" in inside and "data/results/tune.csv" in inside
+    assert not [name for name in names if "notebooks/labs/" in name or name.startswith(("tests/", "notebooks/", "data/"))]
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "s2dm_mini").rglob("*.py")}
+    assert modules <= names and "s2dm_mini/checkpoints_shipped/manifest.json" in names
+
+
+def test_the_version_is_told_once_and_in_the_changelog():
+    assert s2dm_mini.__version__ == PROJECT["version"]
+    assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_tests_can_build_the_release():
+    assert {"build", "hatchling"} <= {r.name for r in TEST} and {"build", "hatchling", "twine"} <= {r.name for r in RELEASE}
+    assert all(requirement.specifier == next(r.specifier for r in TEST if r.name == requirement.name)
+               for requirement in RELEASE if requirement.name != "twine")
 
 
 def test_what_the_package_imports_is_declared():

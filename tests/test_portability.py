@@ -1,9 +1,12 @@
-"""What is promised of number types and of threads: every function takes and returns each type, as near as it can hold; threads may
-change the last digits of a float32 sum and no more."""
+"""What is promised of number types, threads and systems: every function takes and returns each type, as near as it can hold; threads may
+change the last digits of a float32 sum and no more; nothing relies on what Windows or macOS lacks, as far as that can be seen here."""
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +15,10 @@ from s2dm_mini import SAMPLERS, GaussianDenoiser, MixtureDenoiser, NoiseSchedule
 from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.latents import interpolate, invert
 from s2dm_mini.losses import READINGS
+from s2dm_mini.support import files
 
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = [*sorted((ROOT / "s2dm_mini").rglob("*.py")), ROOT / "notebooks" / "labs" / "grade.py"]
 SCHEDULE = NoiseSchedule.linear()
 # Steps of rounding, 2^−24 and 2^−9, times what ten sampling steps or a network of 40 layers make of them.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-5, torch.bfloat16: 0.1}
@@ -112,3 +118,65 @@ def test_threads():
     again, two = json.loads(done.stdout)
     assert again == [0.0, 0.0, 0.0]
     assert max(two) < 1e-4, two
+
+
+# ------------------------------------------------------------------------------------------------------------- other systems
+
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    """Every call of a file, with the name of what is called, such as `open`, `os.fork` or `path.read_text`."""
+    return [(ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def without_encoding(path: Path) -> list[str]:
+    """Where a text file is read or written in the system's encoding, which is not UTF-8 on Windows."""
+    bad = []
+    for name, call in calls(path):
+        mode = next((arg.value for arg in call.args[1:2] if isinstance(arg, ast.Constant)), "r")
+        text = name.endswith((".read_text", ".write_text")) or (name == "open" and "b" not in str(mode))
+        if text and "encoding" not in {keyword.arg for keyword in call.keywords}:
+            bad.append(f"{path.name}:{call.lineno} {ast.unparse(call)[:60]}")
+    return bad
+
+
+def test_text_files_have_an_encoding(tmp_path):
+    assert [place for path in PROGRAMS for place in without_encoding(path)] == []
+    (tmp_path / "x.py").write_text("open(a)\nopen(a, 'w')\nopen(a, 'rb')\nb.read_text()\nb.read_text(encoding='utf-8')", encoding="utf-8")
+    assert [place.split()[0] for place in without_encoding(tmp_path / "x.py")] == ["x.py:1", "x.py:2", "x.py:4"]
+
+
+def test_nothing_is_called_that_windows_lacks():
+    lacking = ("os.fork", "os.kill", "os.killpg", "os.getuid", "os.geteuid", "os.chown", "os.mkfifo", "os.uname", "os.nice", "os.setsid",
+               "os.sysconf", "os.statvfs", "os.sched_getaffinity", "os.getloadavg", "os.sync")
+    for path in PROGRAMS:
+        text = path.read_text(encoding="utf-8")
+        imported = {name for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Import, ast.ImportFrom))
+                    for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])}
+        assert not imported & {"fcntl", "grp", "pwd", "pty", "resource", "termios"}, path
+        assert not {name for name, _ in calls(path)}.intersection(lacking), path
+        assert set(re.findall(r"signal\.(SIG\w+)", text)) <= {"SIGINT", "SIGTERM"}, path
+        assert "/tmp" not in text and "/dev/" not in text, path
+
+
+def test_names_and_line_ends_suit_every_system():
+    """Windows refuses some names, takes A for a, and git there may turn line ends, which breaks scripts of the shell."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len({name.lower() for name in names}) == len(names) > 100
+    for name in names:
+        assert not re.search(r'[<>:"\\|?*\x00-\x1f]|[ .](/|$)', name) and len(name) < 120, name
+        assert not re.search(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)", name, re.IGNORECASE), name
+    ends = subprocess.run(["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line for line in ends if not line.startswith(("i/lf", "i/-text", "i/none")) or "attr/" not in line] == []
+    assert [line for line in ends if "eol=lf" not in line and not line.endswith((".safetensors", ".png"))] == []
+
+
+def test_a_file_that_another_program_holds_open_is_a_sentence(tmp_path, monkeypatch):
+    """As on Windows a table that a spreadsheet shows: the rename is refused."""
+    (tmp_path / "table.csv").write_bytes(b"old")
+
+    def refuse(self, target):
+        raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(files.WriteError, match=r"table.csv cannot be written \(.*used by another process\). What was there before"):
+        files.write_whole(tmp_path / "table.csv", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"] and (tmp_path / "table.csv").read_bytes() == b"old"

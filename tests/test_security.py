@@ -155,7 +155,7 @@ def test_a_download_of_another_content_is_refused_before_it_is_opened(tmp_path, 
             Path(output_file).write_bytes(b"something else")
 
     retrieve = pooch.retrieve
-    monkeypatch.setattr(pooch, "retrieve", lambda *arguments, **options: retrieve(*arguments, **options, downloader=Answer()))
+    monkeypatch.setattr(pooch, "retrieve", lambda *arguments, **options: retrieve(*arguments, **options | {"downloader": Answer()}))
     monkeypatch.setattr(reader, "unpack_cifar10", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(data.DataError, match="could not be downloaded"):
         fetch_cifar10(tmp_path)

@@ -69,7 +69,7 @@ def grade(submission: Path, grader: Path, out: Path, seconds: float = 600) -> di
             return f"stopped after {seconds:g} seconds: does it contain an endless loop?"
     if not results.exists():
         return (done.stderr.strip().splitlines() or ["no results.json, and no reason given"])[-1]
-    tests = json.loads(results.read_text())["tests"]
+    tests = json.loads(results.read_text(encoding="utf-8"))["tests"]
     points = {test["name"]: test["score"] for test in tests if "max_score" in test}
     return points or "its kernel died before the end, see results.json."
 
@@ -99,7 +99,7 @@ def main() -> int:
         print(f"{submission.name}: {note and 'NOT GRADED, ' + note or rows[-1]['total']}", flush=True)
     questions = sorted({name for row in rows for name in row} - {"submission", "total", "note"})
     table = arguments.out / arguments.lab / "grades.csv"
-    with open(table, "w", newline="") as file:
+    with open(table, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["submission", *questions, "total", "note"], restval="")
         writer.writeheader()
         writer.writerows(rows)

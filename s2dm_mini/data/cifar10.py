@@ -12,6 +12,7 @@ import torch
 
 from ..support.checks import check_name
 from ..support.files import sole_writer, write_whole
+from ..support.network import answers
 from .images import DataError, Images, data_folder
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -64,6 +65,14 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
     return records
 
 
+def _download(url: str, *where) -> None:
+    import pooch
+
+    if not answers(url):
+        raise OSError(0, "its server does not answer")
+    pooch.HTTPDownloader(timeout=10, progressbar=sys.stderr.isatty())(url, *where)
+
+
 def fetch_cifar10(folder: Path | str | None = None) -> Path:
     """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it. Returns the folder of the .bin files.
 
@@ -80,8 +89,8 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
                 for left in downloads.glob("tmp*"):  # by a killed download
                     left.unlink()
                 try:
-                    archive = pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", "cifar-10-binary.tar.gz", downloads,
-                                             progressbar=sys.stderr.isatty())
+                    archive = pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=downloads,
+                                             downloader=_download)
                 except Exception as error:
                     reason = getattr(error, "strerror", None) or type(error).__name__
                     raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.images import to_pixels
 from ..denoisers import Denoiser
 from ..samplers import SAMPLERS, trajectory
-from ..samplers.common import CLEAN
+from ..samplers.common import CLEAN, signal_left
 from .ends import encoded, latents
 from .setting import SCHEDULE, Setting, family, grid, network, s2dm
 
@@ -131,10 +131,12 @@ def smoothness(row: Row) -> Tensor:
 
 
 def complaint(view: View) -> str:
-    """A sentence if the finished strip is not made of pictures, else an empty string."""
+    """A sentence if the finished strip is not made of pictures, or starts with signal left, else an empty string."""
     largest = max(view.l0.largest, view.s2dm.largest)
-    if not view.slower.done or largest <= DIVERGED:
+    if not view.slower.done:
         return ""
+    if largest <= DIVERGED:
+        return signal_left(grid(view.setting).tolist(), SCHEDULE)
     s, reach = view.setting, f"values reach {largest:.3g}, pictures lie in −1 to 1"
     if view.l0.largest > DIVERGED:
         return f"{SAMPLERS[s.sampler].title} with {s.steps} steps diverged: {reach}; take more steps, another spacing or another sampler."

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..schedule import MAX_T, NoiseSchedule
 from ..support.checks import check_integer, check_numbers, require, shown
 from ..support.files import MAX_HEADER, reason
+from ..support.network import answers
 from ..unet import UNet
 from .network import DiffusersDenoiser, without_weights
 from .translate import to_diffusers
@@ -56,7 +57,7 @@ def _local(name: str, files: tuple[str, ...]) -> Path:
     if os.path.isdir(name):  # False also for impossible names
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
+        return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=not answers(constants.ENDPOINT)))
     except (OSError, ValueError) as error:  # HTTP errors, impossible names, no network
         first_line = str(error).partition("\n")[0]
         raise FileNotFoundError(f"{name} is no folder here, and the Hugging Face hub cannot supply it ({first_line}). "

@@ -1,4 +1,5 @@
 """Draw many samples, paired between networks: the same seed gives the same starting noise."""
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from ..support.machine import seed_of
 from ..support.progress import bar
 
 BLOCK = 50  # images whose starting noise is drawn together
+DIVERGED = 10.0  # |x|: pictures and signals lie in −1..1, and noise that too few steps leave in them within ±6
 
 
 def starting_noise(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -28,18 +30,22 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
     """Draw n samples and yield them batch by batch on the CPU: images (C, H, W) as uint8 pixels, signals (C, L) as floats.
 
     The seed fixes the starting noise, whatever the network, so differences between networks are paired. batch: by default 64 on a CPU
-    and 500 on a GPU; it changes nothing but rounding.
+    and 500 on a GPU; it changes nothing but rounding. Warns at the end if the sampler diverged.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")
     check_name("sampler", sampler, SAMPLERS)
     device = torch.device(device)
     batch = batch or (64 if device.type == "cpu" else 500)
-    random = not SAMPLERS[sampler].deterministic or eta > 0
+    random, largest = not SAMPLERS[sampler].deterministic or eta > 0, 0.0
     for i, x_T in zip(range(0, n, batch), starting_noise(n, shape, seed).split(batch), strict=True):
         noise = [torch.Generator(device).manual_seed(seed_of(seed, 1, j)) for j in range(i, i + len(x_T))] if random else None
         x = sample(denoiser, x_T.to(device), schedule, sampler, steps, spacing, eta, noise)
+        largest = max(largest, x.abs().max().item())
         yield (to_pixels(x) if x.ndim == 4 else x).cpu()
+    if largest > DIVERGED:
+        warnings.warn(f"{SAMPLERS[sampler].title} diverged: values reach {largest:.3g}, data lie in −1 to 1; take more steps than {steps}, "
+                      f"another spacing than {spacing}, or another sampler.", stacklevel=2)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ the features of another network.
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ..checkpoints import CheckpointError, pretrained_file, sha256
 from ..data.images import to_unit_range
 from ..support.checks import check_pixels
+from ..support.network import answers
 from .classifier import load_classifier
 
 CLASSIFIER = "cifar10-classifier"
@@ -106,7 +108,10 @@ def _torchscript(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]
 def _torchmetrics_inception() -> nn.Module:
     from torchmetrics.image import fid
 
+    kept = Path(torch.hub.get_dir(), "checkpoints").glob("weights-inception-*")  # where torch-fidelity keeps them
     try:
+        if find_spec("torch_fidelity") and not any(kept) and not answers("https://github.com"):
+            raise OSError("their server does not answer")
         return fid.NoTrainInceptionV3("inception-v3-compat", [str(InceptionFeatures.width)], antialias=False)
     except ModuleNotFoundError as error:
         raise CheckpointError("Inception's features need torch-fidelity: `pip install 's2dm-mini[fid]'` (it brings torchvision), or a "

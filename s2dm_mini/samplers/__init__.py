@@ -3,6 +3,7 @@
     x = sample(denoiser, x_T, schedule, sampler="ddim", steps=10)
     for t, x_t, x0_hat in trajectory(denoiser, x_T, schedule, steps=10): ...
 """
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from ..denoisers import Denoiser
 from ..schedule import NoiseSchedule
 from ..support.checks import check_walk
 from . import ddim, ddpm, deis, dpm_solver, pndm
-from .common import CLEAN, NoisePredictor, NoiseSource, Step
+from .common import CLEAN, NoisePredictor, NoiseSource, Step, signal_left
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,19 @@ def trajectory(denoiser: Denoiser, x_T: Tensor, schedule: NoiseSchedule, sampler
     t is the timestep reached, −1 at the clean end (ᾱ = 1); x_t the state there; x̂_0 the picture predicted during the step.
     Arguments are checked at once, not at the first step. Raises ValueError for steps outside 1..T, unknown names, an x_T that
     is not floating or not finite, devices that differ, and a denoiser whose answer has another shape or is not finite. On a
-    GPU values that are not finite are reported after the last step, so that the CPU need not wait at each.
+    GPU values that are not finite are reported after the last step, so that the CPU need not wait at each. Warns where the
+    grid starts at a timestep with much signal left.
     """
     check_walk(denoiser, x_T, schedule, sampler, SAMPLERS, eta, generator)
     chosen, grid = SAMPLERS[sampler], schedule.timesteps(steps, spacing).tolist()
+    schedule = schedule.to("cpu")
+    if complaint := signal_left(grid, schedule):
+        warnings.warn(complaint, stacklevel=2)
     predict = NoisePredictor(denoiser, x_T, len(grid), check_each_call=x_T.device.type == "cpu")
     noise = {"generator": generator} if chosen.takes_eta or not chosen.deterministic else {}
     if chosen.takes_eta:
         noise["eta"] = eta
-    return _walk(chosen.run(predict, x_T, grid, schedule.to("cpu"), **noise), predict)
+    return _walk(chosen.run(predict, x_T, grid, schedule, **noise), predict)
 
 
 def _walk(steps: Iterator[Step], predict: NoisePredictor) -> Iterator[Step]:

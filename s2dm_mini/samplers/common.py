@@ -17,6 +17,10 @@ from ..support.checks import check_eps
 NoiseSource = torch.Generator | list[torch.Generator] | None
 Stride = tuple[int, int, float, float]  # t, s, ᾱ_t, ᾱ_s
 CLEAN = -1  # the "timestep" of the finished picture, where ᾱ = 1
+# ᾱ at the first timestep, from which `signal_left` complains. For Gaussian data of standard deviation 0.5 the samples of a deterministic
+# sampler are then wider by 1/√(1 − 0.75ᾱ) than from an x_T with that signal in it: 1.0 % at 0.025. Uniform grids of DDPM's schedule come to
+# 0.002 % with 50 steps, 0.01 % with 10, 0.06 % with 5, 0.4 % with 3, 3.1 % with 2 and with 501; of the cosine schedule to 0.9 % with 10.
+SIGNAL_LEFT = 0.025
 
 
 class Step(NamedTuple):
@@ -31,6 +35,17 @@ def strides(grid: list[int], schedule: NoiseSchedule) -> Iterator[Stride]:
     """(t, s, ᾱ_t, ᾱ_s) of each step from t down to s; the last s is CLEAN, with ᾱ = 1."""
     alpha_bar = [*lookup(schedule.alpha_bar, torch.tensor(grid)).tolist(), 1.0]
     return zip(grid, [*grid[1:], CLEAN], alpha_bar[:-1], alpha_bar[1:], strict=True)
+
+
+def signal_left(grid: list[int], schedule: NoiseSchedule) -> str:
+    """A sentence if the network expects signal in x_t at the grid's first timestep and gets pure noise, else an empty string."""
+    first, last = lookup(schedule.alpha_bar, torch.tensor([grid[0], schedule.T - 1])).tolist()
+    if first <= SIGNAL_LEFT:
+        return ""
+    mend = (f"another number of steps, or spacing = 'trailing', which starts at t = {schedule.T - 1}" if last <= SIGNAL_LEFT
+            else f"a schedule that ends nearer to 0 than ᾱ = {last:.2g}")
+    return (f"sampling starts at t = {grid[0]}, where ᾱ = {first:.2g} is the signal left in x_t, but x_T is pure noise: samples of data "
+            f"with standard deviation 0.5 come out {100 * ((1 - 0.75 * first) ** -0.5 - 1):.1f} % too wide; take {mend}.")
 
 
 def predicted_x0(x: Tensor, eps: Tensor, a_t: float) -> Tensor:

@@ -19,9 +19,10 @@ from .. import checkpoints
 from ..study import tables
 from ..support.checks import similar
 from ..support.files import reason, sole_writer, write_whole
+from .course import SOURCE
 
 PAGE = Path(__file__).with_name("page.html")  # the template of index.html
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = SOURCE / "notebooks"
 
 
 class ReproductionError(Exception):
@@ -101,7 +102,7 @@ def _basis(series: list[Path], parameters: dict[str, object]) -> str:
 def _done_before(unfinished: Path, basis: str) -> dict[str, float]:
     """The notebooks that an unfinished run has executed on the same basis: name → seconds."""
     try:
-        found = json.loads(unfinished.read_text())
+        found = json.loads(unfinished.read_text(encoding="utf-8"))
         return dict(found["seconds"]) if found["basis"] == basis else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -13,8 +13,9 @@ from ..schedule import NoiseSchedule
 from ..support.checks import check_name, shown
 from ..support.files import sole_writer, write_whole
 
-_CHECKOUT = Path(__file__).resolve().parents[2] / "data"
-RESULTS = (_CHECKOUT if _CHECKOUT.is_dir() else Path("data")) / "results"  # of the checkout, else of the working folder
+# Of the checkout, else of the working folder, else of the folder above it: a kernel works in notebooks/ of a course.
+_PLACES = (Path(__file__).resolve().parents[2] / "data", Path("data"), Path("../data"))
+RESULTS = next(filter(Path.is_dir, _PLACES), Path("data")) / "results"
 COLUMNS = {
     "evaluations": "checkpoint data preset skip tau reading training_seed images_seen network_sha256 sampler spacing eta steps nfe samples "
                    "sampling_seed features features_sha256 fd fd_infinite kid kid_deviation precision recall seconds device torch commit "

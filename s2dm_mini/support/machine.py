@@ -46,7 +46,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def _cpuinfo() -> str:
-    return CPUINFO.read_text() if CPUINFO.exists() else ""
+    return CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.exists() else ""
 
 
 def git_commit() -> str:

@@ -2,6 +2,7 @@
 import io
 import os
 import sys
+import warnings
 
 
 def bar(title: str, total: float | None = None, **options):
@@ -15,8 +16,12 @@ def bar(title: str, total: float | None = None, **options):
                 bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}", **options)
 
 
-def accept_any_text() -> None:
-    """Let every text reach every terminal: a character that it lacks becomes ?, and a closed stdout or stderr loses the text."""
+def set_up_terminal() -> None:
+    """Let every text reach every terminal: a character that it lacks becomes ?, and a closed stdout or stderr loses the text.
+
+    Warnings become sentences, without the line of code that they come from.
+    """
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

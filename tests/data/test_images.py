@@ -440,7 +440,7 @@ def test_fetching_without_a_network(tmp_path, monkeypatch):
 def test_fetching_checks_and_unpacks(tmp_path, monkeypatch):
     asked = []
 
-    def retrieve(url, known_hash, fname, path, progressbar=False):
+    def retrieve(url, known_hash, fname, path, downloader):
         asked.append((url, known_hash))
         path.mkdir(exist_ok=True)
         return str(archive(Path(path) / fname, good_members()))

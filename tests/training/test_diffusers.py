@@ -352,7 +352,9 @@ def test_a_hub_name_without_a_network_is_a_sentence(name):
 def test_only_what_is_read_is_fetched_from_the_hub(tmp_path, monkeypatch):
     pipeline(tmp_path)
     asked = []
-    monkeypatch.setattr(folders, "snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(tmp_path))
+    monkeypatch.setattr(folders, "answers", lambda url: True)
+    monkeypatch.setattr(folders, "snapshot_download",
+                        lambda name, allow_patterns, local_files_only: asked.append((name, allow_patterns)) or str(tmp_path))
     denoiser, _ = interop.open_pipeline("somebody/some-pipeline")
     assert denoiser.config.shape == (3, 8, 8) and {name for name, _ in asked} == {"somebody/some-pipeline"}
     fetched = [file for _, files in asked for file in files]
