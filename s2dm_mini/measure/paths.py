@@ -115,7 +115,7 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     for some in pixels.split(50):
         x_T = invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements)
         back.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
-    back = torch.cat(back)
+    back, pixels = torch.cat(back), pixels.cpu()
     true, found = _apply(features, pixels).double(), _apply(features, back).double()
     apart = torch.pdist(true).mean()
     if not apart > 0:

@@ -39,7 +39,7 @@ class TrainConfig:
     minutes: float | None = None
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device multiplies it in hardware
+    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device multiplies it in hardware; a resumed run goes on as it began
     shards: int = 1  # parts of a batch, computed one after another and shared among the processes
     log_every: int = 10  # steps
     save_minutes: float = 3.0

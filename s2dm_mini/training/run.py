@@ -153,6 +153,9 @@ class Run:
         try:
             record = header["record"]
             self._check_same_training(path, record)
+            if self.config.precision == "auto":  # goes on as it began, whatever this device prefers
+                self.facts["precision"] = record["precision"]
+                self.bf16 = record["precision"] == "bf16"
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
             self.history = record.get("history", [])
             for name, network in self._networks().items():

@@ -65,7 +65,8 @@ def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.d
     """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU."""
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # for the whole process: cuDNN times its convolutions once a shape, keeps the fastest
+        # For the whole process: cuDNN times its convolutions once a shape and keeps the fastest, and fp32 is float32 there too, not TF32.
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; small presets otherwise wait for each launch.
         # The next pass overwrites the gradients' memory, so one step may have only one pass: one shard, one call of the network.
         graphs = accelerator is None and config.shards == 1 and config.reading != "output"
