@@ -40,7 +40,7 @@ def test_speed_prints_one_table_and_a_profile_where_a_target_is_missed(speed, mo
     run(monkeypatch, speed, "--device", "cpu", "--presets", "tiny", "--dry-run", "--out", tmp_path / "speed.json")
     said = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| tiny")]
-    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {8}
+    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {10}
     assert said.count("ms a turn") == 2 and "convolution" in said
     written = json.loads((tmp_path / "speed.json").read_text())
     ours, theirs, ratio = written["rows"]

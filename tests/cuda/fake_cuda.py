@@ -138,7 +138,8 @@ def main() -> None:
         return
     if sys.argv[1] == "pytest":
         import pytest
-        sys.exit(pytest.main(sys.argv[2:]))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        sys.exit(pytest.main(["-p", "emulated", *sys.argv[2:]]))
     elif sys.argv[1] == "-m":
         sys.argv = sys.argv[2:]
         sys.path.insert(0, os.getcwd())
