@@ -60,6 +60,16 @@ def test_operations_of_both_sides(speed):
     assert 2.8 < train / (drawn / speed.STEPS) < 3.3 and their_train > train
 
 
+def test_the_roofline_counts_what_speed_counts(speed, monkeypatch, capsys):
+    import roofline
+
+    operations, weights, moved = roofline.count("tiny", 4)
+    assert operations == speed.operations(speed.fresh_network("tiny"), "tiny")[0] and all(moved.values())
+    assert weights == sum(p.numel() for p in speed.fresh_network("tiny").parameters())
+    run(monkeypatch, roofline, "--presets", "tiny", "--batch", "4")
+    assert capsys.readouterr().out.count("| tiny |") == len(roofline.SHARES)
+
+
 def test_training_cost_writes_a_row_a_loss(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
     import training_cost

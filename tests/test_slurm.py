@@ -1,6 +1,7 @@
 """The ledger's pipeline on Slurm: what its jobs ask for; and on a real Slurm, slurmctld, slurmd and munged of this machine.
 
-The latter is opt-in, since it writes /etc/slurm/slurm.conf (where a job's own commands look for it) and needs root and Debian's slurm-wlm and munge:
+The latter is opt-in, since it writes /etc/slurm/slurm.conf (where a job's own commands look for it) and needs root and Debian's
+slurm-wlm and munge:
 
     apt-get install slurm-wlm munge && S2DM_SLURM=1 pytest tests/test_slurm.py
 """
@@ -90,11 +91,12 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 @pytest.mark.parametrize(("size", "asks"), [("full", True), ("dry", False)])
 def test_jobs_of_the_full_ledger_ask_for_a_gpu(size, asks, tmp_path):
     """With an sbatch that writes down what it is asked and a scontrol that says that the job failed."""
-    for name, said in (("sbatch", f'echo "$@" >> {tmp_path}/asked.txt; echo 1'), ("scontrol", "echo ' JobState=FAILED '"), ("scancel", ":")):
+    programs = {"sbatch": f'echo "$@" >> {tmp_path}/asked.txt; echo 1', "scontrol": "echo ' JobState=FAILED '", "scancel": ":"}
+    for name, said in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n")
         (tmp_path / name).chmod(0o755)
-    command = [sys.executable, "-m", "snakemake", "--profile", "s2dm_mini/slurm", "--nolock", "--jobs", "1", "--seconds-between-status-checks",
-               "1", "--config", f"size={size}", f"out={tmp_path}/runs", f"table={tmp_path}/ledger.csv"]
+    command = [sys.executable, "-m", "snakemake", "--profile", "s2dm_mini/slurm", "--nolock", "--jobs", "1",
+               "--seconds-between-status-checks", "1", "--config", f"size={size}", f"out={tmp_path}/runs", f"table={tmp_path}/ledger.csv"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and (tmp_path / "asked.txt").exists(), done.stderr
