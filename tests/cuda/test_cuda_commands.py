@@ -13,7 +13,8 @@ import torch
 from s2dm_mini import __main__ as commands
 from s2dm_mini import shapes
 from s2dm_mini.data.images import Images
-from s2dm_mini.study import classifier, interpolations, plan
+from s2dm_mini.measure import references
+from s2dm_mini.study import classes, classifier, interpolations, plan
 from s2dm_mini.study.tables import read_rows
 
 SMALL_TRAINING = "--data shapes --preset tiny --batch 8 --steps 2 --log-every 1 --device cuda --out {out}"
@@ -25,12 +26,12 @@ LINES = {
                "wave-waves-l0 --n 4 --steps 2 --device cuda --out {out}/w.png"],
     "evaluate": ["tiny-shapes-l0 --samples 20 --steps 2 --device cuda --table {out}/rows.csv"],
     "evaluate-classes": ["tiny-shapes-classes-l0 --samples 8 --steps 2 --device cuda --table {out}/rows.csv"],
-    "tune": ["tiny-shapes-l0 --steps 2 --samples 20 --held-out 2 --evaluations 4 --device cuda --table {out}/rows.csv"],
+    "tune": ["tiny-shapes-l0 --steps 2 --samples 20 --held-out 2 --evaluations 6 --device cuda --table {out}/rows.csv"],
     "ledger": [f"train {LEDGER} --device cuda", f"sample {LEDGER} --device cuda", f"measure {LEDGER}"],
     "zoo": ["--size quick --out {out} --device cuda --table {out}/rows.csv"],
     "interpolate": ["nano-cifar10-l0 --real --pairs 20 --frames 3 --steps 2 --device cuda --table {out}/rows.csv"],
     "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
-    "train-classifier": ["--epochs 1 --batch 50 --device cuda --folder {out}"],
+    "train-classifier": ["--epochs 1 --batch 50 --device cuda --out {out}"],
 }
 ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "eigenvalues": "no device",
              "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py"}
@@ -41,12 +42,15 @@ def test_every_command_is_tried():
 
 
 @pytest.fixture
-def small_plans(monkeypatch):
+def small_plans(monkeypatch, tmp_path):
     """CIFAR-10 in miniature, for its commands, and a zoo of one member."""
     drawn = shapes(300, 32)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
     for module in (interpolations, classifier):
         monkeypatch.setattr(module, "cifar10", lambda split: ten)
+    for module in (references, classes):
+        monkeypatch.setattr(module, "load_data", lambda name, size: shapes(100, size))
+    monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
     family = plan.ZOO_SIZES["quick"]["tiny-shapes"]
     family = replace(family, base=replace(family.base, images=64), tune=replace(family.tune, images=64), twins=("l0",), samples=20, steps=2)
     monkeypatch.setitem(plan.ZOO_SIZES, "quick", {"tiny-shapes": family})
