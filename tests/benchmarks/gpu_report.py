@@ -59,6 +59,8 @@ def main() -> None:
     def add(part: str, name: str, value: float, unit: str) -> None:
         rows.append({"part": part, "name": name, "value": f"{value:.6g}", "unit": unit})
 
+    if dry:  # PyTorch's profiler, which both ask, needs a real GPU
+        speed.launches, speed.TARGETS = lambda turns: 0, {"cuda": 0.0}
     size = speed.SIZES["dry" if dry else "cuda"]
     rate, measured = speed.matmul_rate("cuda", size.matmul), []
     add("speed", "matmul in bf16", rate / 1e12, "TFLOP/s")

@@ -87,6 +87,14 @@ def test_speed_measures_only_when_the_device_is_done(monkeypatch, tmp_path, caps
         pending.append(torch.ops.fakecuda.pending())
         return look()
 
+    def launches(turns):
+        before = torch.ops.fakecuda.launches()
+        next(turns)
+        return torch.ops.fakecuda.launches() - before
+
+    # PyTorch's profiler needs a real GPU: the launches are counted by the emulated one, and no target is missed that asks for a profile.
+    monkeypatch.setattr(speed, "launches", launches)
+    monkeypatch.setattr(speed, "TARGETS", {"cuda": 0.0})
     monkeypatch.setattr(speed.time, "perf_counter", clock)
     benchmark(monkeypatch, "speed", "--device", "cuda", "--presets", "tiny", "--dry-run", "--out", str(tmp_path / "speed.md"))
     assert len(pending) > 20 and max(pending) <= 2, "but for the sum of the losses, set to zero after a record"
