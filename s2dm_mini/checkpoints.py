@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import json
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .schedule import NoiseSchedule
-from .support.checks import shown
+from .support.checks import require, shown, similar
 from .support.files import MAX_HEADER, reason, write_whole
 from .unet import UNet, UNetConfig
 
@@ -41,10 +40,8 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     content = _read(Path(path))
     try:
         length = int.from_bytes(content[:8], "little")
-        if length > MAX_HEADER:
-            raise ValueError(f"its header claims {length:,} bytes, at most {MAX_HEADER:,} are possible")
-        tensors = load(content)
-        header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["s2dm_mini"])
+        require(length <= MAX_HEADER, f"its header claims {length:,} bytes, at most {MAX_HEADER:,} are possible")
+        tensors, header = load(content), json.loads(json.loads(content[8:8 + length])["__metadata__"]["s2dm_mini"])
         if not isinstance(header, dict):
             raise TypeError
     except (SafetensorError, ValueError, RecursionError) as error:
@@ -56,13 +53,11 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= MAX_BYTES else None
+        if (size := path.stat().st_size) <= MAX_BYTES:
+            return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if content is None:
-        raise CheckpointError(f"{path} has {size:,} bytes, more than any checkpoint of this package ({MAX_BYTES:,}).")
-    return content
+    raise CheckpointError(f"{path} has {size:,} bytes, more than any checkpoint of this package ({MAX_BYTES:,}).")
 
 
 def sha256(path: Path) -> str:
@@ -85,8 +80,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     inner = next((part for name in ("_orig_mod", "module") if isinstance(part := getattr(model, name, None), nn.Module)), None)
     if inner is not None:
         return unwrapped(inner)
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        raise ValueError(f"a checkpoint holds a UNet or a DiffusersDenoiser, not a {type(model).__name__}.")
+    holds = hasattr(getattr(model, "config", None), "to_dict")
+    require(holds, f"a checkpoint holds a UNet or a DiffusersDenoiser, not a {type(model).__name__}")
     return model
 
 
@@ -159,18 +154,17 @@ def zoo() -> dict[str, dict]:
 
 def pretrained_file(name: str) -> Path:
     """The path of a shipped file. Raises CheckpointError for an unknown name and for a file with another SHA-256."""
-    known, networks = manifest(), zoo()
+    known = manifest()
     if not isinstance(name, str) or name not in known:
-        near = get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = similar(name, known)
         if isinstance(name, str) and os.path.isfile(file := Path(name) / "model.safetensors"):  # False also for impossible names
             hint = f" It is the folder of a training, whose network is {file.as_posix()}."
-        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(networks)) or 'none'}.")
+        raise CheckpointError(f"no checkpoint is called {shown(name)}.{hint} Known: {', '.join(sorted(zoo())) or 'none'}.")
     path = ZOO / known[name]["file"]
-    digest = sha256(path)
-    if digest != known[name]["sha256"]:
-        raise CheckpointError(f"{path} is not the file that was shipped: its SHA-256 is {digest[:12]}…, the manifest says "
-                              f"{known[name]['sha256'][:12]}…. Restore it with `git checkout -- {path.name}` in its folder.")
+    found, wanted = sha256(path), known[name]["sha256"]
+    if found != wanted:
+        raise CheckpointError(f"{path} is not the file that was shipped: its SHA-256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
+                              f"Restore it with `git checkout -- {path.name}` in its folder.")
     return path
 
 

@@ -21,11 +21,13 @@ from torch.nn.functional import pad
 
 from .data.images import to_pixels
 from .samplers.common import CLEAN, Step
-from .support.checks import check_integer, shown
+from .support.checks import check_integer, require
 
 # The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow: too pale for lines on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"
+DASHED = {"color": BLACK, "linewidth": 1, "linestyle": "--"}
 GREY = "#BBBBBB"
+CLOUD = {"color": GREY, "marker": ".", "linestyle": "none", "markersize": 2, "markeredgewidth": 0}  # points behind others
 WIDTH, DPI = 8.0, 100  # inches, dots per inch: 800 pixels fit the column of a notebook page
 STYLE = {
     "figure.dpi": DPI, "figure.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 10,
@@ -64,12 +66,13 @@ def image_grid(images: Tensor, columns: int = 8, scale: int | None = None, colum
     images: (N, 3, H, W), uint8, or floating in −1..1 (values outside are clipped). scale: dots per pixel; by default the
     largest integer for which the grid is at most 8 inches wide. Raises ValueError for other images and for columns below 1.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images must be (N, 3, H, W) with N at least 1, uint8 or floating in −1..1, not {shown(images)}.")
+    require(images.ndim == 4 and images.shape[1] == 3 and len(images) and (images.dtype == torch.uint8 or images.is_floating_point()),
+            "images must be (N, 3, H, W) with N at least 1, uint8 or floating in −1..1", images)
     h, w = images.shape[2:]
     columns, gap = min(check_integer("columns", columns, 1), len(images)), 4
-    left = max(map(_width, row_labels)) + 3 * gap if row_labels else 0  # dots
-    top = 20 if column_labels else 0
+    # Margins in dots, for labels with mathematics too.
+    inches = [TextPath((0, 0), label, size=STYLE["font.size"]).get_extents().x1 / 72 for label in row_labels]
+    left, top = math.ceil(max(inches) * DPI) + 3 * gap if inches else 0, 20 if column_labels else 0
     if scale is None:
         scale = max(1, (int(WIDTH * DPI) - left - gap * columns) // (columns * w))
     tiles = tile(images if images.dtype == torch.uint8 else to_pixels(images), columns, scale, gap)
@@ -93,8 +96,7 @@ def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) ->
     image: index in the batch. Raises ValueError if there are no steps.
     """
     steps = list(steps)
-    if not steps:
-        raise ValueError("steps is empty: pass the iterator from samplers.trajectory, not one that is already used up.")
+    require(steps, "steps is empty: pass the iterator from samplers.trajectory, not one that is already used up")
     columns = min(columns, len(steps))
     shown = [steps[(i + 1) * len(steps) // columns - 1] for i in range(columns)]
     images = torch.stack([step.x[image] for step in shown] + [step.x0[image] for step in shown])  # (2·columns, 3, H, W)
@@ -109,8 +111,7 @@ def signal_grid(x: Tensor, columns: int = 8, limit: float = 1.1, column_labels: 
 
     Values are clipped to −limit..limit. Paths show that whole square, curves the range of all values. Labels as in `image_grid`.
     """
-    if x.ndim != 3 or x.shape[1] not in (1, 2) or not len(x):
-        raise ValueError(f"x must be (N, 1, L) or (N, 2, L) with N at least 1, not {tuple(x.shape)}.")
+    require(x.ndim == 3 and x.shape[1] in (1, 2) and len(x), "x must be (N, 1, L) or (N, 2, L) with N at least 1", tuple(x.shape))
     columns, path = min(columns, len(x)), x.shape[1] == 2
     rows, tall = math.ceil(len(x) / columns), 1.0 if path else 0.7  # height of a panel of width 1
     values = x.detach().cpu().double().numpy().clip(-limit, limit)
@@ -142,12 +143,11 @@ def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool =
     figure, axes = _one_panel(3.8)
     for name, line in lines.items():
         x, y, *error = (np.asarray(values, dtype=np.float64) for values in line)
-        few = len(x) <= 20
-        drawn, = axes.plot(x, y, label=name, **({} if few else {"marker": ""}))
-        if error:
-            axes.fill_between(x, y - error[0], y + error[0], color=drawn.get_color(), alpha=0.2, linewidth=0)
+        drawn, = axes.plot(x, y, label=name, **({"marker": ""} if len(x) > 20 else {}))
+        for e in error:
+            axes.fill_between(x, y - e, y + e, color=drawn.get_color(), alpha=0.2, linewidth=0)
     if level is not None:
-        axes.axhline(level, color=BLACK, linewidth=1, linestyle="--")
+        axes.axhline(level, **DASHED)
     if log_x:
         axes.set_xscale("log")
         ticks = sorted({float(x) for line in lines.values() for x in line[0]})
@@ -157,9 +157,8 @@ def curves(lines: Mapping[str, tuple], x_label: str, y_label: str, log_x: bool =
     if log_y:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        if high < 100 * low:  # 10 and 6 rather than 10¹ and 6·10⁰
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter())
+        if high < 100 * low:
+            axes.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())  # 10 and 6 rather than 10¹ and 6·10⁰
     axes.set(xlabel=x_label, ylabel=y_label)
     if len(lines) > 1:
         axes.legend()
@@ -172,7 +171,7 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
     figure, axes = _one_panel(4.6)
     for name, (x, y, error) in groups.items():
         axes.errorbar(x, y, np.nan_to_num(error), linestyle="none", capsize=3, elinewidth=1, label=name)
-    axes.axline((0, 0), slope=1, color=BLACK, linewidth=1, linestyle="--")
+    axes.axline((0, 0), slope=1, **DASHED)
     axes.axhline(0, color=GREY, linewidth=1)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -206,9 +205,8 @@ def planes(panels: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[flo
 @styled
 def scatter(panels: Mapping[str, Tensor], columns: int = 4, limit: float = 1.6, data: Tensor | None = None) -> Figure:
     """Clouds of points, {title: (N, 2)}, one panel each over the square −limit..limit. data: (M, 2), in grey behind each panel."""
-    figure, drawn = _square_panels(panels, columns, limit)
+    figure, drawn = _square_panels(panels, columns, limit, data)
     for axes, points in drawn:
-        _cloud(axes, data)
         axes.plot(*_xy(points), ".", color=BLUE, markersize=2.5, alpha=0.6, markeredgewidth=0)
     return figure
 
@@ -218,7 +216,7 @@ def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]], columns: i
     """Arrows of true length over a cloud of points, {title: (cloud (N, 2), positions (M, 2), arrows (M, 2))}."""
     figure, drawn = _square_panels(panels, columns, limit)
     for axes, (cloud, positions, arrows) in drawn:
-        _cloud(axes, cloud)
+        axes.plot(*_xy(cloud), **CLOUD)
         axes.quiver(*_xy(positions), *_xy(arrows), color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.006)
     return figure
 
@@ -226,9 +224,8 @@ def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]], columns: i
 @styled
 def paths(panels: Mapping[str, Tensor], columns: int = 3, limit: float = 2.4, data: Tensor | None = None) -> Figure:
     """Paths of samplers, {title: (steps + 1, B, 2)}, from an open circle (noise) to a dot (sample). data: as in `scatter`."""
-    figure, drawn = _square_panels(panels, columns, limit)
+    figure, drawn = _square_panels(panels, columns, limit, data)
     for axes, path in drawn:
-        _cloud(axes, data)
         x, y = _xy(path)  # (steps + 1, B) each
         axes.plot(x, y, color=SKY, linewidth=0.8, marker="")
         axes.plot(x[0], y[0], "o", color=VERMILION, markersize=4, markerfacecolor="none")
@@ -241,25 +238,22 @@ def _one_panel(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _square_panels(panels: Mapping[str, Any], columns: int, limit: float) -> tuple[Figure, Iterable[tuple[Axes, Any]]]:
-    """A figure of square panels with these titles, and each panel's axes with its value."""
+def _square_panels(panels: Mapping[str, Any], columns: int, limit: float,
+                   data: Tensor | None = None) -> tuple[Figure, Iterable[tuple[Axes, Any]]]:
+    """A figure of square panels with these titles, the data in grey in each, and each panel's axes with its value."""
     columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    side = min(WIDTH / columns, 3.4)
+    rows, side = math.ceil(len(panels) / columns), min(WIDTH / columns, 3.4)
     figure = Picture(figsize=(side * columns, (side + 0.15) * rows + 0.2), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, title in zip(grid, panels, strict=False):
         axes.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        if data is not None:
+            axes.plot(*_xy(data), **CLOUD)
     for axes in grid[len(panels):]:
         axes.set_axis_off()
     figure.supxlabel("first coordinate", fontsize=10)
     figure.supylabel("second coordinate", fontsize=10)
     return figure, zip(grid, panels.values(), strict=False)
-
-
-def _width(label: str) -> int:
-    """Dots that a label takes, mathematics included, in the font of `STYLE`."""
-    return math.ceil(TextPath((0, 0), label, size=STYLE["font.size"]).get_extents().x1 * DPI / 72)
 
 
 def _spaced_labels(ticks: list[float]) -> list[str]:
@@ -272,14 +266,7 @@ def _spaced_labels(ticks: list[float]) -> list[str]:
     return labels
 
 
-def _cloud(axes: Axes, points: Tensor | None) -> None:
-    if points is not None:
-        axes.plot(*_xy(points), ".", color=GREY, markersize=2, markeredgewidth=0)
-
-
-def _xy(points: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(..., 2) → its two coordinates, (...) each."""
-    points = points.detach().cpu().double().numpy()
-    if points.shape[-1] != 2:
-        raise ValueError(f"points must be (..., 2), not {points.shape}.")
-    return points[..., 0], points[..., 1]
+def _xy(points: Tensor) -> Tensor:
+    """(..., 2) → its two coordinates, (2, ...) float64."""
+    require(points.shape[-1] == 2, "points must be (..., 2)", points)
+    return points.detach().cpu().double().movedim(-1, 0)

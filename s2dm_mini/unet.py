@@ -11,6 +11,7 @@ Signals (B, C, L) use the same blocks with convolutions along one axis: `UNetCon
 """
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from .denoisers import NO_LABEL
 from .support.checks import check_kind, check_unet_config, check_unet_input
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVOLUTIONS, PADDINGS = {1: nn.Conv1d, 2: nn.Conv2d}, {1: nn.ZeroPad1d, 2: nn.ZeroPad2d}
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,8 @@ PRESETS = {
     "paper": UNetConfig(),
     "paper64": UNetConfig(image_size=64, channels=(128, 256, 256, 256, 512), attention_levels=(2,)),
     # For data/signals.py, along one dimension: one channel (waves), and two (paths in the plane).
-    "wave": UNetConfig(image_size=64, image_channels=1, dimensions=1, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,),
-                       norm_groups=1, dropout=0.0),
-    "path": UNetConfig(image_size=64, image_channels=2, dimensions=1, channels=(16, 32, 32), blocks_per_level=1, attention_levels=(2,),
-                       norm_groups=1, dropout=0.0),
+    **{name: UNetConfig(64, image_channels, 1, (16, 32, 32), blocks_per_level=1, attention_levels=(2,), norm_groups=1, dropout=0.0)
+       for name, image_channels in (("wave", 1), ("path", 2))},
 }
 
 
@@ -82,16 +81,11 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class TimeEmbedding(nn.Module):
+class TimeEmbedding(nn.Sequential):
     """Two linear layers between the sinusoidal embedding and the residual blocks."""
 
     def __init__(self, dim_in: int, dim_out: int):
-        super().__init__()
-        self.linear_1 = nn.Linear(dim_in, dim_out)
-        self.linear_2 = nn.Linear(dim_out, dim_out)
-
-    def forward(self, sinusoids: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(sinusoids)))
+        super().__init__(OrderedDict(linear_1=nn.Linear(dim_in, dim_out), act=nn.SiLU(), linear_2=nn.Linear(dim_out, dim_out)))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -145,15 +139,12 @@ class Attention(nn.Module):
         return x + rearrange(self.to_out[0](h), "b 1 n c -> b c n").unflatten(2, x.shape[2:])
 
 
-class Downsample(nn.Module):
+class Downsample(nn.Sequential):
     """Halve the resolution by a strided convolution, padded at the right and bottom edges only, as in DDPM."""
 
     def __init__(self, channels: int, dimensions: int = 2):
-        super().__init__()
-        self.conv = CONVOLUTIONS[dimensions](channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1) * (x.ndim - 2)))
+        pad = PADDINGS[dimensions]((0, 1) * dimensions)
+        super().__init__(OrderedDict(pad=pad, conv=CONVOLUTIONS[dimensions](channels, channels, 3, stride=2)))
 
 
 class Upsample(nn.Module):
@@ -169,11 +160,10 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In one dimension (w_0, w_1, w_2) becomes (w_2, w_1 + w_2, w_0 + w_1, w_0): in two, four times the mean of 2×2 neighbours.
-        if x.ndim == 3:
-            kernel = 2 * F.avg_pool1d(self.conv.weight.flip(2), 2, stride=1, padding=1)  # (c_out, c_in, 4)
-            return F.conv_transpose1d(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2L)
-        kernel = 4 * F.avg_pool2d(self.conv.weight.flip(2, 3), 2, stride=1, padding=1)  # (c_out, c_in, 4, 4)
-        return F.conv_transpose2d(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2H, 2W)
+        n = x.ndim - 2
+        mean, convolve = (F.avg_pool1d, F.conv_transpose1d) if n == 1 else (F.avg_pool2d, F.conv_transpose2d)
+        kernel = 2**n * mean(self.conv.weight.flip(*range(2, x.ndim)), 2, stride=1, padding=1)  # (c_out, c_in, 4) or (c_out, c_in, 4, 4)
+        return convolve(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2L) or (B, C, 2H, 2W)
 
 
 class Level(nn.Module):
@@ -182,13 +172,10 @@ class Level(nn.Module):
     def __init__(self, widths_in: list[int], width: int, c_time: int, groups: int, dropout: float, dimensions: int, attention: bool):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(c_in, width, c_time, groups, dropout, dimensions) for c_in in widths_in)
-        if attention:
-            self.attentions = nn.ModuleList(Attention(width, groups) for _ in widths_in)
-        self.attends = attention
+        self.attentions = nn.ModuleList(Attention(width, groups) if attention else nn.Identity() for _ in widths_in)
 
     def block(self, i: int, x: Tensor, time: Tensor) -> Tensor:
-        x = self.resnets[i](x, time)
-        return self.attentions[i](x) if self.attends else x
+        return self.attentions[i](self.resnets[i](x, time))
 
 
 class UNet(nn.Module):
@@ -225,15 +212,12 @@ class UNet(nn.Module):
             self.down_blocks.append(down)
 
         self.mid_block = Level([widths[-1]] * 2, widths[-1], attention=False, **level)
-        self.mid_block.attentions = nn.ModuleList([Attention(widths[-1], config.norm_groups)])
+        self.mid_block.attentions[0] = Attention(widths[-1], config.norm_groups)
 
         self.up_blocks = nn.ModuleList()
-        c = widths[-1]
         for i, width in reversed(list(enumerate(widths))):
-            widths_in = []
-            for _ in range(n + 1):
-                widths_in.append(c + handed_across.pop())
-                c = width
+            below = widths[min(i + 1, len(widths) - 1)]
+            widths_in = [c + handed_across.pop() for c in [below] + [width] * n]
             up = Level(widths_in, width, attention=i in config.attention_levels, **level)
             if i > 0:
                 up.upsamplers = nn.ModuleList([Upsample(width, config.dimensions)])
@@ -268,8 +252,7 @@ class UNet(nn.Module):
                 h = down.downsamplers[0](h)
                 across.append(h)
 
-        h = self.mid_block.resnets[0](h, time)
-        h = self.mid_block.resnets[1](self.mid_block.attentions[0](h), time)
+        h = self.mid_block.block(1, self.mid_block.block(0, h, time), time)
 
         for up in self.up_blocks:
             for i in range(len(up.resnets)):

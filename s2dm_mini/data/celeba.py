@@ -3,8 +3,8 @@
     images = celeba("train")   # images.pixels (162770, 3, 64, 64) uint8
 
 The archive is untrusted input: no member is unpacked to a file, names and sizes are compared with the list of splits before anything is
-read, and the size of a picture is checked before it is decoded. The file of pixels grows under a temporary name, beside a note of its
-finished part, and takes its own name, with a fingerprint of the archive, when it is complete.
+read, and the size of a picture is checked before it is decoded. The file of pixels grows under a temporary name, and takes its own name,
+with a fingerprint of the archive, when it is complete.
 """
 import hashlib
 import io
@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import struct
-import sys
 import warnings
 import zipfile
 import zlib
@@ -24,8 +23,8 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from ..support.checks import check_name
-from ..support.files import write_whole
+from ..support.checks import check_integer, check_name
+from ..support.progress import bar
 from .images import DataError, Images, data_folder
 
 ARCHIVE, LIST = "img_align_celeba.zip", "list_eval_partition.txt"
@@ -34,7 +33,7 @@ INSIDE = "img_align_celeba/"  # the archive's only folder
 PHOTOGRAPH = (178, 218)  # width, height
 CROP = (89 - 64, 121 - 64, 89 + 64, 121 + 64)  # left, upper, right, lower; as in the DDIM code
 MEMBER_BYTES = 1 << 20  # limit of a photograph, packed or not: its bare pixels take 116,412 bytes
-BLOCK = 1_000  # photographs between two notes of the finished part
+BLOCK = 1_000  # photographs that are safely on the disk before the next ones are written
 
 
 def celeba(split: str = "train", size: int = 64, folder: Path | str | None = None) -> Images:
@@ -56,8 +55,7 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
     The file stands in `folder` beside the archive and the list, and takes 2.5 GB at 64×64. Of two processes, one makes it and the
     other waits; if it is killed, the next one goes on from the finished part. Raises as `celeba` does.
     """
-    if not 8 <= size <= CROP[2] - CROP[0]:
-        raise ValueError(f"size must be 8 to {CROP[2] - CROP[0]}, the side of the crop from a photograph, not {size}.")
+    check_integer("size", size, 8, CROP[2] - CROP[0], ", the side of the crop from a photograph,")
     archive = folder / ARCHIVE
     if missing := [name for name in (ARCHIVE, LIST) if not os.path.isfile(folder / name)]:
         raise DataError(f"CelebA is not in {folder}, which lacks {' and '.join(missing)}. It has to be downloaded by hand: from the CelebA "
@@ -73,7 +71,9 @@ def mapped_pixels(folder: Path, size: int = 64) -> dict[str, Tensor]:
     with photographs:
         named = _checked_members(photographs, split_of)
         members = [named[name] for name in sorted(split_of, key=split_of.get)]  # split by split, each in the order of the list
-        cache = folder / f"celeba{size}-{_fingerprint(members)}.npy"
+        # A hash of the crop and of the photographs in their order: with the size, they fix the file of pixels.
+        contents = f"{CROP} bilinear" + "".join(f"{member.filename} {member.file_size} {member.CRC}\n" for member in members)
+        cache = folder / f"celeba{size}-{hashlib.sha256(contents.encode()).hexdigest()[:16]}.npy"
         try:
             if not cache.exists():
                 with FileLock(folder / f".{cache.name}.lock"):
@@ -117,68 +117,47 @@ def _checked_members(photographs: zipfile.ZipFile, split_of: dict[str, int]) -> 
                         f"{INSIDE}: download both again.")
 
     for member in photographs.infolist():
-        name, shown = member.filename.removeprefix(INSIDE), repr(member.filename[:60])
         if member.filename == INSIDE:
             continue
-        if not member.filename.startswith(INSIDE) or name not in split_of:
-            refuse(f"holds {shown}, which {LIST} does not name")
-        if name in members:
-            refuse(f"holds {shown} twice")
-        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-            refuse(f"holds {shown} as a link or a device")
-        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            refuse(f"holds {shown} encrypted or packed in an unusual way")
-        if (size := max(member.file_size, member.compress_size)) > MEMBER_BYTES:
-            refuse(f"holds {shown} of {size:,} bytes; a photograph has at most {MEMBER_BYTES:,}")
+        name, size = member.filename.removeprefix(INSIDE), max(member.file_size, member.compress_size)
+        for wrong, how in (
+            (name == member.filename or name not in split_of, f", which {LIST} does not name"),
+            (name in members, " twice"),
+            (stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG), " as a link or a device"),
+            (member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+             " encrypted or packed in an unusual way"),
+            (size > MEMBER_BYTES, f" of {size:,} bytes; a photograph has at most {MEMBER_BYTES:,}"),
+        ):
+            if wrong:
+                refuse(f"holds {member.filename[:60]!r}{how}")
         members[name] = member
     if missing := [name for name in split_of if name not in members]:
         refuse(f"lacks {len(missing):,} of the {len(split_of):,} photographs, {missing[0]} first")
     return members
 
 
-def _fingerprint(members: list[zipfile.ZipInfo]) -> str:
-    """16 digits of a hash of the photographs in their order and of the crop: with the size, they fix the file of pixels."""
-    digest = hashlib.sha256(f"{CROP} bilinear".encode())
-    for member in members:
-        digest.update(f"{member.filename} {member.file_size} {member.CRC}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def _build(cache: Path, photographs: zipfile.ZipFile, members: list[zipfile.ZipInfo], size: int) -> None:
-    """Write the file of pixels, going on from the finished part that an earlier process left."""
-    from tqdm import tqdm
+    """Write the file of pixels, going on from the part that an earlier process left.
 
-    part, note = cache.with_name(f"{cache.name}.part"), cache.with_name(f"{cache.name}.position")
-    start = io.BytesIO()
-    np.lib.format.write_array_header_1_0(start, {"descr": "|u1", "fortran_order": False, "shape": (len(members), 3, size, size)})
-    head, record = start.getvalue(), 3 * size * size
+    Each block is on the disk before the next one begins, so only the last one of a part may be incomplete; it is written again.
+    """
+    part, head, record = cache.with_name(f"{cache.name}.part"), io.BytesIO(), 3 * size * size
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (len(members), 3, size, size)})
     part.touch()
+    done = max(part.stat().st_size - head.tell() - 1, 0) // (BLOCK * record) * BLOCK
     try:
-        noted = int(note.read_text())
-    except (OSError, ValueError):
-        noted = 0
-    # Photographs after the noted position may be incomplete: their writer was killed.
-    done = max(0, min(noted, (part.stat().st_size - len(head)) // record))
-    try:
-        with open(part, "r+b") as file, tqdm(total=len(members), initial=done, unit=" photographs", desc=f"CelebA, {size}×{size}",
-                                             mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
-            file.write(head)
-            file.truncate(len(head) + done * record)
+        with open(part, "r+b") as file, bar(f"CelebA, {size}×{size}", len(members), initial=done, unit=" photographs") as progress:
+            file.write(head.getvalue())
+            file.truncate(head.tell() + done * record)
             file.seek(0, os.SEEK_END)
-            write_whole(note, str(done).encode())
-            while done < len(members):
-                block = members[done:done + BLOCK]
-                for member in block:
+            for start in range(done, len(members), BLOCK):
+                for member in members[start:start + BLOCK]:
                     file.write(_pixels(photographs, member, size).tobytes())
-                    bar.update()
+                    progress.update()
                 file.flush()
                 os.fsync(file.fileno())
-                done += len(block)
-                write_whole(note, str(done).encode())
-        note.unlink()
         part.replace(cache)
     except DataError:  # this archive is damaged, and its part is of no use to another archive
-        note.unlink()
         part.unlink()
         raise
 
@@ -188,16 +167,13 @@ def _pixels(photographs: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) ->
     try:
         with photographs.open(member) as file:
             content = file.read(member.file_size)  # never more than the table of contents states; zipfile then compares the check sum
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
-        raise DataError(f"{photographs.filename}: {member.filename} is damaged ({error}). Download the archive again.") from error
-    try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             picture = Image.open(io.BytesIO(content), formats=("JPEG",))  # reads the header only
         if picture.size != PHOTOGRAPH or picture.mode != "RGB":
-            raise DataError(f"{photographs.filename}: {member.filename} is {picture.mode} of {picture.width}×{picture.height} pixels, but "
-                            f"CelebA's aligned photographs are RGB of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}. Download {ARCHIVE} again.")
+            raise ValueError(f"{picture.mode} of {picture.width}×{picture.height} pixels, not RGB of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}")
         scaled = picture.crop(CROP).resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{photographs.filename}: {member.filename} is not a JPEG picture, only part of one, or one of a forbidding size. "
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:
+        raise DataError(f"{photographs.filename}: {member.filename} is damaged or no photograph of CelebA ({error}). "
                         f"Download the archive again.") from error
     return np.asarray(scaled).transpose(2, 0, 1)

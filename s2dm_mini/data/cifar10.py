@@ -48,12 +48,11 @@ def _read_cifar10_file(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
     except OSError:
-        if found := [name for name in PYTHON_VERSION if os.path.exists(path.parent.parent / name)]:
-            raise DataError(f"{path.parent.parent} holds {found[0]}, CIFAR-10 for Python, whose files are pickles: unpickling runs code "
-                            f"from a file. Run `python -m s2dm_mini fetch cifar10` for the binary version ({CIFAR10_URL}).") from None
-        raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing. Run `python -m s2dm_mini fetch cifar10`, or put "
-                        f"the folder {BATCHES} of cifar-10-binary.tar.gz ({CIFAR10_URL}) into {path.parent.parent} "
-                        f"or into a folder that S2DM_DATA names.") from None
+        home = path.parent.parent
+        python = [f" {name}, CIFAR-10 for Python, holds pickles; reading them would run code." for name in PYTHON_VERSION
+                  if os.path.exists(home / name)]
+        raise DataError(f"CIFAR-10 is not at {path.parent}: {path.name} is missing.{''.join(python)} Run `python -m s2dm_mini fetch "
+                        f"cifar10`, or put the folder {BATCHES} of {CIFAR10_URL} into {home} or into one that S2DM_DATA names.") from None
     if size != _file_bytes():
         raise DataError(f"{path} has {size:,} bytes; a CIFAR-10 batch has exactly {_file_bytes():,}. "
                         f"Delete it and run `python -m s2dm_mini fetch cifar10` again.")
@@ -70,31 +69,26 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
 
     Complete files are left alone; of two processes one waits. Raises DataError without a network or without room on the disk.
     """
+    import pooch
+
     folder = Path(folder) if folder is not None else data_folder()
-    batches = _batches(folder)
+    batches, downloads = _batches(folder), folder / "cifar-10-archive"  # a folder of its own: leftovers in it are not the user's
     files = [batches / name for name in NAMES]
     if not _whole(files):
         with sole_writer(batches, *files, wait=True):
             if not _whole(files):  # another process, for which this one waited, may have written them
-                unpack_cifar10(_download_cifar10(folder), folder)
+                for left in downloads.glob("tmp*"):  # by a killed download
+                    left.unlink()
+                try:
+                    archive = pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", "cifar-10-binary.tar.gz", downloads,
+                                             progressbar=sys.stderr.isatty())
+                except Exception as error:
+                    reason = getattr(error, "strerror", None) or type(error).__name__
+                    raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "
+                                    f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder {BATCHES} into {folder}, or name the folder "
+                                    f"it is in by S2DM_DATA.") from error
+                unpack_cifar10(Path(archive), folder)
     return batches
-
-
-def _download_cifar10(folder: Path) -> Path:
-    """Download the archive into a folder of its own, where leftovers of a killed download cannot be files of the user."""
-    import pooch
-
-    downloads = folder / "cifar-10-archive"
-    for left in downloads.glob("tmp*"):
-        left.unlink()
-    try:
-        return Path(pooch.retrieve(CIFAR10_URL, f"md5:{CIFAR10_MD5}", fname="cifar-10-binary.tar.gz", path=downloads,
-                                   progressbar=sys.stderr.isatty()))
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "
-                        f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder {BATCHES} into {folder}, or name the "
-                        f"folder it is in by S2DM_DATA.") from error
 
 
 def unpack_cifar10(archive: Path, folder: Path) -> None:
@@ -111,14 +105,11 @@ def unpack_cifar10(archive: Path, folder: Path) -> None:
             raise DataError(f"{archive} unpacks to more than {limit:,} bytes: it is not CIFAR-10's binary archive. Delete it and run "
                             f"`python -m s2dm_mini fetch cifar10` again.")
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:  # uncompressed: CIFAR-10 has no second compression inside
-            members = {}
-            for member in tar:
-                inside, _, name = member.name.removeprefix("./").rpartition("/")
-                if inside != BATCHES or name not in NAMES or not member.isreg():
-                    continue
+            wanted = {f"{BATCHES}/{name}": name for name in NAMES}
+            members = {wanted[path]: member for member in tar if (path := member.name.removeprefix("./")) in wanted and member.isreg()}
+            for member in members.values():
                 if member.size != _file_bytes():
                     raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {_file_bytes():,}.")
-                members[name] = member
             if missing := [name for name in NAMES if name not in members]:
                 raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
             for name, member in members.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..support.checks import check_floating, check_generator, check_pixels, shown
+from ..support.checks import check_floating, check_generator, check_pixels, require
 
 
 class DataError(Exception):
@@ -46,8 +46,7 @@ def to_pixels(x: Tensor) -> Tensor:
 
 def random_flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Mirror each image of x (B, C, H, W) left to right with probability 1/2. Raises ValueError for another shape."""
-    if not isinstance(x, Tensor) or x.ndim != 4:
-        raise ValueError(f"x must be a tensor (B, C, H, W), not {shown(x)}.")
+    require(isinstance(x, Tensor) and x.ndim == 4, "x must be a tensor (B, C, H, W)", x)
     check_generator(generator)
     flip = torch.rand(len(x), generator=generator, device=x.device) < 0.5
     return torch.where(flip[:, None, None, None], x.flip(3), x)

@@ -4,7 +4,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..support.checks import check_integer, check_pixels, check_seed, shown
+from ..support.checks import check_integer, check_pixels, check_seed, require
 from .images import Images
 
 SHAPES = ("disc", "square", "triangle", "cross")
@@ -22,8 +22,8 @@ def shapes(n: int = 5_000, size: int = 32, seed: int = 0) -> Images:
     depend on size. Raises ValueError for a size outside 8..2048 and for more than 4 GiB of pixels.
     """
     n, size = check_integer("n", n, 0), check_integer("size", size, 8, MAX_SIZE)
-    if 3 * n * size**2 > MAX_BYTES:
-        raise ValueError(f"n = {n:,} scenes of {size}×{size} take {3 * n * size**2 / 2**30:,.0f} GiB; the limit is {MAX_BYTES >> 30}.")
+    require(3 * n * size**2 <= MAX_BYTES,
+            f"n = {n:,} scenes of {size}×{size} take {3 * n * size**2 / 2**30:,.0f} GiB; the limit is {MAX_BYTES >> 30}")
     u = torch.rand(n, 6, generator=torch.Generator().manual_seed(check_seed(seed)))
     factors = {"shape": (u[:, 0] * len(SHAPES)).floor().clamp(max=len(SHAPES) - 1)}
     factors |= {name: low + (high - low) * u[:, i] for i, (name, (low, high)) in enumerate(SHAPE_FACTORS.items(), 1)}
@@ -38,14 +38,14 @@ def draw_shapes(factors: dict[str, Tensor], size: int = 32) -> Tensor:
     Raises ValueError for missing factors and other values.
     """
     size = check_integer("size", size, 1, MAX_SIZE)
-    if not isinstance(factors, dict) or not LIMITS.keys() <= factors.keys():
-        raise ValueError(f"factors must be tensors (n,) called {', '.join(LIMITS)}, not {shown(factors)}.")
+    named = isinstance(factors, dict) and LIMITS.keys() <= factors.keys()
+    require(named, f"factors must be tensors (n,) called {', '.join(LIMITS)}", factors)
     for name, (low, high) in LIMITS.items():
         value = factors[name]
-        if not isinstance(value, Tensor) or value.is_complex() or value.ndim != 1 or len(value) != len(factors["shape"]):
-            raise ValueError(f"{name} must be a tensor (n,), one number per scene, not {shown(value)}.")
-        if not bool(((value >= low) & (value <= high)).all()):
-            raise ValueError(f"{name} must lie in [{low}, {high}] for every scene, not {shown(value.tolist())}.")
+        require(isinstance(value, Tensor) and not value.is_complex() and value.ndim == 1 and len(value) == len(factors["shape"]),
+                f"{name} must be a tensor (n,), one number per scene", value)
+        outside = value[~((value >= low) & (value <= high))]  # NaN too
+        require(not len(outside), f"{name} must lie in [{low}, {high}] for every scene", outside.tolist())
     return _draw(factors, size)
 
 
@@ -75,9 +75,8 @@ def read_factors(pixels: Tensor) -> dict[str, Tensor]:
     these factors. Meaningless for empty scenes. Raises ValueError for pixels that are not square.
     """
     check_pixels("pixels", pixels)
-    size = pixels.shape[-1]
-    if pixels.shape[2] != size:
-        raise ValueError(f"pixels must be square, as `shapes` draws them, not {pixels.shape[2]} by {size}.")
+    height, size = pixels.shape[2:]
+    require(height == size, f"pixels must be square, as `shapes` draws them, not {height} by {size}")
     x, axis = pixels.float() / 255, _pixel_centres(size)
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2).mean(1)  # (N, 4·S)
     background = border.median(dim=1).values  # (N,)

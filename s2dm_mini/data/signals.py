@@ -30,6 +30,7 @@ SPIRAL_FACTORS = {
     "turns": (1.0, 2.5),  # in the window, anticlockwise or clockwise (negative) with equal probability
     "decay": (0.5, 2.0),  # the radius falls by e^−decay over the window
 }
+Draw = Callable[[dict[str, Tensor], int], Tensor]  # draw(factors, length)
 
 
 @dataclass
@@ -54,8 +55,7 @@ def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
 
     The same (n, length, seed) gives the same signals.
     """
-    factors = _scaled(_uniform(n, len(WAVE_FACTORS), seed), WAVE_FACTORS)
-    return _signals(f"waves{length}", draw_waves(factors, length), factors)
+    return _signals("waves", length, draw_waves, _factors(n, WAVE_FACTORS, seed))
 
 
 def draw_waves(factors: dict[str, Tensor], length: int = 64) -> Tensor:
@@ -74,10 +74,9 @@ def spirals(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
 
     The same (n, length, seed) gives the same paths.
     """
-    u = _uniform(n, len(SPIRAL_FACTORS) + 1, seed)  # (n, 5), the last for the sense of rotation
-    factors = _scaled(u, SPIRAL_FACTORS)
-    factors["turns"] = torch.where(u[:, -1] < 0.5, -factors["turns"], factors["turns"])
-    return _signals(f"spirals{length}", draw_spirals(factors, length), factors)
+    factors = _factors(n, SPIRAL_FACTORS | {"sense": (0.0, 1.0)}, seed)
+    factors["turns"] = torch.where(factors.pop("sense") < 0.5, -factors["turns"], factors["turns"])
+    return _signals("spirals", length, draw_spirals, factors)
 
 
 def draw_spirals(factors: dict[str, Tensor], length: int = 64) -> Tensor:
@@ -122,19 +121,17 @@ def fit_spirals(x: Tensor) -> Fit:
     return _refined(draw_spirals, x, start, around="angle")
 
 
-def _uniform(n: int, columns: int, seed: int) -> Tensor:
-    return torch.rand(n, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _scaled(u: Tensor, ranges: dict[str, tuple[float, float]]) -> dict[str, Tensor]:
+def _factors(n: int, ranges: dict[str, tuple[float, float]], seed: int) -> dict[str, Tensor]:
+    u = torch.rand(n, len(ranges), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return {name: low + (high - low) * u[:, i] for i, (name, (low, high)) in enumerate(ranges.items())}
 
 
-def _signals(name: str, x: Tensor, factors: dict[str, Tensor]) -> Signals:
-    return Signals(name, x.float(), torch.zeros(len(x), dtype=torch.int64), (name,), factors)
+def _signals(kind: str, length: int, draw: Draw, factors: dict[str, Tensor]) -> Signals:
+    x, name = draw(factors, length).float(), f"{kind}{length}"
+    return Signals(name, x, torch.zeros(len(x), dtype=torch.int64), (name,), factors)
 
 
-def _refined(draw: Callable[[dict[str, Tensor], int], Tensor], x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
+def _refined(draw: Draw, x: Tensor, start: dict[str, Tensor], around: str, rounds: int = 25) -> Fit:
     """Least squares by the Levenberg–Marquardt method (Marquardt, 1963) from `start`, for all x (N, C, L) at once.
 
     around: the cyclic factor, of period 1.

@@ -2,7 +2,6 @@
 
     denoiser = as_denoiser(DDPMPipeline.from_pretrained("google/ddpm-cifar10-32").unet)
     save_pipeline(model, schedule, "folder")       # DDPMPipeline.from_pretrained("folder") loads it
-    model, schedule = load_pipeline("folder")
     shrunk = shrink_pipeline(pipeline, 1 / 1.017)  # any pipeline of a UNet2DModel, its ε multiplied when sampling; no training
 
 Fine-tune a pipeline's network of any architecture with S²-DM, and export the result to diffusers:
@@ -14,9 +13,9 @@ Fine-tune a pipeline's network of any architecture with S²-DM, and export the r
 code, wrapped in a `DiffusersDenoiser`. Only this package imports diffusers (`pip install diffusers`). Folders are untrusted input: only
 safetensors and JSON of limited size are read, nothing is unpickled, and no class is looked up by a name in a file.
 """
-from .folders import load_pipeline, open_pipeline, save_pipeline
+from .folders import open_pipeline, save_pipeline
 from .network import DiffusersConfig, DiffusersDenoiser, ShrunkUNet2D, as_denoiser, shrink_pipeline, without_weights
 from .translate import from_diffusers, to_diffusers
 
-__all__ = ["DiffusersConfig", "DiffusersDenoiser", "ShrunkUNet2D", "as_denoiser", "from_diffusers", "load_pipeline", "open_pipeline",
-           "save_pipeline", "shrink_pipeline", "to_diffusers", "without_weights"]
+__all__ = ["DiffusersConfig", "DiffusersDenoiser", "ShrunkUNet2D", "as_denoiser", "from_diffusers", "open_pipeline", "save_pipeline",
+           "shrink_pipeline", "to_diffusers", "without_weights"]

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..schedule import MAX_T, NoiseSchedule
-from ..support.checks import check_integer, check_numbers, shown
+from ..support.checks import check_integer, check_numbers, require, shown
 from ..support.files import MAX_HEADER, reason
 from ..unet import UNet
-from .network import DiffusersDenoiser, model_without_weights, without_weights
-from .translate import from_diffusers, to_diffusers
+from .network import DiffusersDenoiser, without_weights
+from .translate import to_diffusers
 
 MAX_PARAMETERS = 130_000_000  # a training state takes 16 bytes for each, and checkpoints.MAX_BYTES limits it
 # Files of a pipeline; old ones have no folders.
@@ -34,15 +34,19 @@ def open_pipeline(name: str, T: int = 1000) -> tuple[DiffusersDenoiser, NoiseSch
     Raises ValueError for a network or a schedule that this package cannot train, FileNotFoundError for missing files.
     """
     folder = _local(name, NETWORKS + SCHEDULERS)
-    denoiser, schedule = without_weights(_settings(folder)), _schedule(folder)
-    if schedule is None:
+    network, scheduler = _find(folder, NETWORKS), _find(folder, SCHEDULERS)
+    if network is None:
+        raise FileNotFoundError(f"{folder} holds no network of diffusers: it has neither unet/config.json nor config.json. "
+                                f"Name a network that was trained here by its file, such as runs/x/model.safetensors.")
+    denoiser = without_weights(_read_json(network))
+    if scheduler is None:
         warnings.warn(f"{name} has no scheduler: it is taken to be of DDPM's linear schedule of T = {T} timesteps.", stacklevel=2)
-        schedule = NoiseSchedule.linear(T)
+    schedule = _schedule(_read_json(scheduler)) if scheduler else NoiseSchedule.linear(T)
     config, parameters = denoiser.model.config, sum(p.numel() for p in denoiser.parameters())
-    if parameters > MAX_PARAMETERS:
-        raise ValueError(f"{name} has {parameters:,} parameters; at most {MAX_PARAMETERS:,} can be trained and saved here.")
-    if config.time_embedding_type == "learned" and config.num_train_timesteps < schedule.T:
-        raise ValueError(f"{name} knows {config.num_train_timesteps} timesteps, but its schedule has T = {schedule.T}.")
+    require(parameters <= MAX_PARAMETERS,
+            f"{name} has {parameters:,} parameters; at most {MAX_PARAMETERS:,} can be trained and saved here")
+    require(config.time_embedding_type != "learned" or config.num_train_timesteps >= schedule.T,
+            f"{name} knows {config.num_train_timesteps} timesteps, but its schedule has T = {schedule.T}")
     _fill(denoiser.model, _local(name, WEIGHTS))
     return denoiser.requires_grad_(False).to(memory_format=torch.channels_last).eval(), schedule
 
@@ -63,23 +67,13 @@ def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _settings(folder: Path) -> dict:
-    path = _find(folder, NETWORKS)
-    if path is None:
-        raise FileNotFoundError(f"{folder} holds no network of diffusers: it has neither unet/config.json nor config.json. "
-                                f"Name a network that was trained here by its file, such as runs/x/model.safetensors.")
-    return _read_json(path)
-
-
 def _read_json(path: Path) -> dict:
     try:
-        if path.stat().st_size > MAX_HEADER:
-            raise ValueError(f"{path.stat().st_size:,} bytes, at most {MAX_HEADER:,} are possible")
+        require(path.stat().st_size <= MAX_HEADER, f"{path.stat().st_size:,} bytes, at most {MAX_HEADER:,} are possible")
         content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("no names in it")
+        require(isinstance(content, dict), "no names in it")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no configuration of diffusers ({error}).") from error
+        raise ValueError(f"{path} is damaged or no configuration of diffusers ({error})") from error
     return content
 
 
@@ -98,17 +92,12 @@ def _fill(model: UNet2DModel, folder: Path) -> None:
         raise ValueError(f"{path} does not hold the weights that its config.json describes: {reason(error)}") from error
 
 
-def _schedule(folder: Path) -> NoiseSchedule | None:
-    """The schedule of a pipeline's scheduler; None where there is no scheduler."""
-    path = _find(folder, SCHEDULERS)
-    if path is None:
-        return None
-    config = _read_json(path)
+def _schedule(config: dict) -> NoiseSchedule:
+    """The schedule of a scheduler's configuration."""
     predicts = config.get("prediction_type", "epsilon" if config.get("predict_epsilon", True) else "sample")  # the second in old ones
-    if predicts != "epsilon":
-        raise ValueError(f"the pipeline's network predicts {shown(predicts)}; losses and samplers here need one that predicts 'epsilon'.")
-    if not {"num_train_timesteps", "beta_schedule"} <= config.keys() or config.get("rescale_betas_zero_snr"):
-        raise ValueError(f"the pipeline's scheduler, {shown(config.get('_class_name'))}, has no β_t between 0 and 1 at timesteps 0..T−1.")
+    require(predicts == "epsilon", f"the pipeline's network predicts {shown(predicts)}; losses and samplers here need an 'epsilon'")
+    require({"num_train_timesteps", "beta_schedule"} <= config.keys() and not config.get("rescale_betas_zero_snr"),
+            f"the pipeline's scheduler, {shown(config.get('_class_name'))}, has no β_t between 0 and 1 at timesteps 0..T−1")
     T, kind = check_integer("num_train_timesteps", config["num_train_timesteps"], 2, MAX_T), config["beta_schedule"]
     beta, ends = config.get("trained_betas"), {name: config[name] for name in ("beta_start", "beta_end") if name in config}
     if beta is None and kind == "linear":
@@ -124,7 +113,7 @@ def _schedule(folder: Path) -> NoiseSchedule | None:
 def save_pipeline(model: UNet | DiffusersDenoiser, schedule: NoiseSchedule, folder: Path | str) -> None:
     """Write a folder that `DDPMPipeline.from_pretrained(folder)` loads: a network and the schedule it was trained with.
 
-    The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. `load_pipeline` restores ᾱ_t to 1e-12; diffusers rounds β_t
+    The scheduler samples as `ddpm` does here: small variance, x̂_0 not clipped. `open_pipeline` restores ᾱ_t to 1e-12; diffusers rounds β_t
     to float32, and ᾱ_t to about 1e-8. A network with labels is saved too, but `DDPMPipeline` cannot pass it a label.
     Raises OSError for a folder that cannot be written.
     """
@@ -137,16 +126,3 @@ def save_pipeline(model: UNet | DiffusersDenoiser, schedule: NoiseSchedule, fold
         pipeline.save_pretrained(folder, safe_serialization=True)
     except (OSError, SafetensorError) as error:
         raise OSError(f"the folder {folder} cannot be written ({error}); make room or permit it, or name another place.") from error
-
-
-def load_pipeline(folder: Path | str) -> tuple[UNet, NoiseSchedule]:
-    """Network and schedule of a local `DDPMPipeline` folder, by `save_pipeline` or by diffusers.
-
-    Raises ValueError for an architecture that `UNet` does not have and for a network that does not predict ε, OSError for missing files.
-    """
-    folder = Path(folder)
-    model, schedule = model_without_weights(_settings(folder)), _schedule(folder)
-    if schedule is None:
-        raise FileNotFoundError(f"{folder} holds no diffusers pipeline: it has no scheduler.")
-    _fill(model, folder)
-    return from_diffusers(model), schedule

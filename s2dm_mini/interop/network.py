@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..denoisers import Shrunk
 from ..schedule import MAX_T
-from ..support.checks import check_integer, shown
+from ..support.checks import check_integer, require, shown
 from ..support.files import reason
 
 SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # names in its configuration, without `self`
@@ -48,10 +48,10 @@ class DiffusersDenoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         config = self.model.config
-        if x.ndim != 4 or x.shape[1] != config.in_channels:
-            raise ValueError(f"x must be a batch of pictures (B, {config.in_channels}, H, W), not {tuple(x.shape)}.")
-        if config.time_embedding_type == "learned" and t.is_floating_point():
-            raise ValueError("this network has learnt a vector for each whole timestep and has none between them; use another sampler.")
+        require(x.ndim == 4 and x.shape[1] == config.in_channels,
+                f"x must be a batch of pictures (B, {config.in_channels}, H, W)", tuple(x.shape))
+        require(config.time_embedding_type != "learned" or not t.is_floating_point(),
+                "this network has learnt a vector for each whole timestep and has none between them; use another sampler")
         return self.model(x.to(self.model.dtype), t).sample.to(x.dtype)
 
 
@@ -61,15 +61,14 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
     The network must predict the noise ε (its scheduler's `prediction_type`, not checked here). Raises ValueError for one that takes class
     labels or returns another number of channels than it takes.
     """
-    if not isinstance(model, UNet2DModel):
-        raise ValueError(f"model must be a UNet2DModel, such as pipeline.unet, not a {type(model).__name__}.")
+    require(isinstance(model, UNet2DModel), f"model must be a UNet2DModel, such as pipeline.unet, not a {type(model).__name__}")
     config = model.config
-    if config.out_channels != config.in_channels:
-        raise ValueError(f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return "
-                         "an ε like x. Networks that also predict a variance are not supported.")
-    if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise ValueError("the network needs class labels, which a denoiser (x, t) does not take; wrap it in a function that supplies them, "
-                         "or convert it by `from_diffusers` to a network that takes labels.")
+    require(config.out_channels == config.in_channels,
+            f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return an ε like x. "
+            "Networks that also predict a variance are not supported")
+    require(config.class_embed_type is None and config.num_class_embeds is None,
+            "the network needs class labels, which a denoiser (x, t) does not take; wrap it in a function that supplies them, "
+            "or convert it by `from_diffusers` to a network that takes labels")
     return DiffusersDenoiser(model)
 
 
@@ -98,13 +97,12 @@ def shrink_pipeline(pipeline: DiffusionPipeline, scale: Tensor | float) -> Diffu
     `UNet2DModel` that predicts ε, and for another T.
     """
     network, scheduler = pipeline.components.get("unet"), pipeline.components.get("scheduler")
-    if not isinstance(network, UNet2DModel):
-        raise ValueError(f"the pipeline's unet is {type(network).__name__}; it must be a UNet2DModel (unconditional, in pixels).")
-    if scheduler.config.prediction_type != "epsilon":
-        raise ValueError(f"the pipeline's network predicts {scheduler.config.prediction_type!r}; s_t multiplies a predicted 'epsilon'.")
-    scale, T = torch.as_tensor(scale), scheduler.config.num_train_timesteps
-    if scale.ndim and len(scale) != T:
-        raise ValueError(f"scale has {len(scale)} numbers, but the pipeline's network was trained with T = {T} timesteps.")
+    require(isinstance(network, UNet2DModel),
+            f"the pipeline's unet is {type(network).__name__}; it must be a UNet2DModel (unconditional, in pixels)")
+    predicts, T = scheduler.config.prediction_type, scheduler.config.num_train_timesteps
+    require(predicts == "epsilon", f"the pipeline's network predicts {predicts!r}; s_t multiplies a predicted 'epsilon'")
+    scale = torch.as_tensor(scale)
+    require(scale.shape in ((), (T,)), f"scale has {scale.numel()} numbers, but the pipeline's network was trained with T = {T} timesteps")
     return type(pipeline)(**{**pipeline.components, "unet": ShrunkUNet2D(network, scale)})
 
 
@@ -114,39 +112,32 @@ def without_weights(settings: dict) -> DiffusersDenoiser:
     Raises ValueError for another class, for settings that are unknown, too large or inconsistent, for a network that is no denoiser
     (see `as_denoiser`), and for one that does not take square pictures of its `sample_size` at timesteps t.
     """
-    model = model_without_weights(settings)
+    kind = settings.get("_class_name")
+    require(kind == "UNet2DModel", f"the network is a {shown(kind)}; it must be a 'UNet2DModel' (unconditional, in pixels)")
+    settings = {name: value for name, value in settings.items() if not name.startswith("_")}  # diffusers' own remarks
+    for name, value in settings.items():
+        require(name in SETTINGS, f"the network has a setting {shown(name)}, which the installed diffusers' UNet2DModel does not have")
+        require(_is_bounded(value) and (name != "layers_per_block" or isinstance(value, int) and 1 <= value <= 16),
+                f"the network has {name} = {shown(value)}, which is no setting of a network of sensible size")
+    try:  # diffusers checks few settings: wrong ones raise any exception anywhere
+        with torch.device("meta"):
+            model = UNet2DModel(**settings)
+    except Exception as error:
+        raise ValueError(f"diffusers cannot build the network: {reason(error)}") from error
+    require(next(model.buffers(), None) is None,
+            "the network has blocks with constants that a file of its weights does not hold (such as KDownBlock2D)")
     size = check_integer("sample_size", model.config.sample_size, 1, 4096, ", the side of a square picture")
-    if model.config.time_embedding_type == "fourier":
-        raise ValueError("the network takes a noise level σ (time_embedding_type = 'fourier') and not a timestep t.")
+    require(model.config.time_embedding_type != "fourier",
+            "the network takes a noise level σ (time_embedding_type = 'fourier') and not a timestep t")
     denoiser = as_denoiser(model)
     try:
         with torch.device("meta"), torch.no_grad():
             eps = denoiser(torch.empty(1, *denoiser.config.shape), torch.zeros(1, dtype=torch.int64))
-    except Exception as error:  # diffusers checks few settings: inconsistent ones raise any exception anywhere
+    except Exception as error:
         raise ValueError(f"the network cannot be run on pictures of {size}×{size}: {reason(error)}") from error
-    if eps.shape[1:] != denoiser.config.shape:
-        raise ValueError(f"the network returns {tuple(eps.shape[2:])} for pictures of {size}×{size}; they must be of one size.")
+    require(eps.shape[1:] == denoiser.config.shape,
+            f"the network returns {tuple(eps.shape[2:])} for pictures of {size}×{size}; they must be of one size")
     return denoiser
-
-
-def model_without_weights(settings: dict) -> UNet2DModel:
-    """The `UNet2DModel` of a configuration on the device `meta`. Raises ValueError for settings that are unknown or too large."""
-    if settings.get("_class_name") != "UNet2DModel":
-        raise ValueError(f"the network is a {shown(settings.get('_class_name'))}; it must be a 'UNet2DModel' (unconditional, in pixels).")
-    settings = {name: value for name, value in settings.items() if not name.startswith("_")}  # diffusers' own remarks
-    for name, value in settings.items():
-        if name not in SETTINGS:
-            raise ValueError(f"the network has a setting {shown(name)}, which the UNet2DModel of the installed diffusers does not have.")
-        if not _is_bounded(value) or (name == "layers_per_block" and not (isinstance(value, int) and 1 <= value <= 16)):
-            raise ValueError(f"the network has {name} = {shown(value)}, which is no setting of a network of sensible size.")
-    try:
-        with torch.device("meta"):
-            model = UNet2DModel(**settings)
-    except Exception as error:  # as above
-        raise ValueError(f"diffusers cannot build the network: {reason(error)}") from error
-    if next(model.buffers(), None) is not None:
-        raise ValueError("the network has blocks with constants that a file of its weights does not hold (such as KDownBlock2D).")
-    return model
 
 
 def _is_bounded(value: object) -> bool:

@@ -3,6 +3,7 @@ from copy import deepcopy
 
 from diffusers import UNet2DModel
 
+from ..support.checks import require
 from ..unet import UNet, UNetConfig
 from .network import DiffusersDenoiser
 
@@ -33,8 +34,7 @@ def to_diffusers(model: UNet | DiffusersDenoiser) -> UNet2DModel:
     """
     if isinstance(model, DiffusersDenoiser):
         return deepcopy(model.model).eval()
-    if model.config.dimensions != 2:
-        raise ValueError(f"diffusers' UNet2DModel is for pictures; this network is for signals {model.config.shape}.")
+    require(model.config.dimensions == 2, f"diffusers' UNet2DModel is for pictures; this network is for signals {model.config.shape}")
     copy = UNet2DModel(**_settings(model.config))
     copy.load_state_dict(model.state_dict())
     return copy.to(model.conv_in.weight.device).eval()
@@ -46,8 +46,8 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     The last class embedding stands for no label, as in `to_diffusers`. Raises ValueError, naming the setting, for another architecture.
     """
     theirs = model.config
-    if not isinstance(theirs.sample_size, int):
-        raise ValueError(f"the diffusers network has sample_size = {theirs.sample_size!r}; `UNet` needs the side of a square image.")
+    require(isinstance(theirs.sample_size, int),
+            f"the diffusers network has sample_size = {theirs.sample_size!r}; `UNet` needs the side of a square image")
     config = UNetConfig(
         image_size=theirs.sample_size, image_channels=theirs.in_channels, channels=tuple(theirs.block_out_channels),
         blocks_per_level=theirs.layers_per_block, norm_groups=theirs.norm_num_groups, dropout=theirs.dropout,
@@ -56,8 +56,7 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     )
     for name, value in _settings(config).items():
         found = tuple(theirs[name]) if isinstance(value, tuple) else theirs[name]
-        if found != value:
-            raise ValueError(f"the diffusers network has {name} = {found!r}, where `UNet` is built with {value!r}.")
+        require(found == value, f"the diffusers network has {name} = {found!r}, where `UNet` is built with {value!r}")
     copy = UNet(config)
     copy.load_state_dict(model.state_dict())
     return copy.to(model.device).eval()

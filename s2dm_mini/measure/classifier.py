@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from .. import checkpoints
 from ..data.cifar10 import CIFAR10_CLASSES
 from ..data.images import Images, fingerprint, random_flip, to_unit_range
 from ..support.checks import LARGEST, check_integer, check_number, check_types, shown
+from ..support.files import reason
 from ..support.machine import device_name, git_commit, open_device, seed_of
 
 WIDTHS = (64, 128, 256)
@@ -57,8 +59,7 @@ class ClassifierConfig:
             raise ValueError(f"device must be auto, cpu or cuda, not {shown(self.device)}.")
 
 
-@dataclass
-class ClassifierRecord:
+class ClassifierRecord(NamedTuple):
     """The state of a training after an epoch."""
 
     epoch: int
@@ -114,12 +115,11 @@ class Classifier(nn.Module):
 
 def random_shift(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Move each picture by up to `pixels` in both directions, its edge mirrored into the gap. x: (B, C, H, W)."""
-    b, c, h, w = x.shape
+    b, c, h, _ = x.shape
     padded = F.pad(x, (pixels,) * 4, mode="reflect")
     offset = torch.randint(0, 2 * pixels + 1, (2, b, 1, 1, 1), generator=generator, device=x.device)
-    rows = (offset[0] + torch.arange(h, device=x.device)[None, None, :, None]).expand(b, c, h, w + 2 * pixels)
-    columns = (offset[1] + torch.arange(w, device=x.device)[None, None, None, :]).expand(b, c, h, w)
-    return padded.gather(2, rows).gather(3, columns)
+    image, channel, row, column = (torch.arange(n, device=x.device) for n in x.shape)
+    return padded[image.view(b, 1, 1, 1), channel.view(c, 1, 1), offset[0] + row.view(h, 1), offset[1] + column]
 
 
 def random_noise(x: Tensor, largest: float, generator: torch.Generator) -> Tensor:
@@ -157,12 +157,12 @@ def train_classifier(config: ClassifierConfig, images: Images, test: Images,
                                 weight_decay=config.weight_decay, nesterov=True)
     generator = torch.Generator(device).manual_seed(seed_of(config.seed, 0))
     training = {"config": asdict(config), "data_sha256": fingerprint(images)}
-    batches, begun, start = len(images) // config.batch, 0, time.monotonic()
+    batches, begun, minutes, mean = len(images) // config.batch, 0, 0.0, math.nan
     if state is not None and state.exists():
         begun, minutes, mean = _load_state(state, training, network, optimizer, generator)
-        start -= 60 * minutes
-        if begun == config.epochs:  # killed between the last epoch and the writing of the network
-            yield ClassifierRecord(begun, mean, accuracy(network.eval(), test), minutes, network)
+    start = time.monotonic() - 60 * minutes
+    if begun == config.epochs:  # killed between the last epoch and the writing of the network
+        yield ClassifierRecord(begun, mean, accuracy(network.eval(), test), minutes, network)
     for epoch in range(begun, config.epochs):
         network.train()
         loss_sum = torch.zeros((), device=device)
@@ -177,11 +177,10 @@ def train_classifier(config: ClassifierConfig, images: Images, test: Images,
             optimizer.step()
             optimizer.zero_grad()
             loss_sum += loss.detach()
-        mean = float(loss_sum) / batches
+        mean, minutes = float(loss_sum) / batches, (time.monotonic() - start) / 60
         if not math.isfinite(mean):
             raise ValueError(f"the loss became {mean} in epoch {epoch + 1}; a smaller learning_rate than {config.learning_rate} helps.")
         network.eval()
-        minutes = (time.monotonic() - start) / 60
         if state is not None:
             momenta = {f"momentum.{i}": moments["momentum_buffer"] for i, moments in optimizer.state_dict()["state"].items()}
             weights = {f"network.{name}": value for name, value in network.state_dict().items()}
@@ -211,14 +210,14 @@ def _load_state(path: Path, training: dict, network: Classifier, optimizer: torc
         raise checkpoints.CheckpointError(f"{path} is the state of a training with other settings or images: repeat those, delete it, or "
                                           f"name another folder.")
     try:
-        pick = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
-        network.load_state_dict(pick("network."))
-        momenta = {int(i): {"momentum_buffer": value} for i, value in pick("momentum.").items()}
-        optimizer.load_state_dict({"state": momenta, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer_state = optimizer.state_dict()
+        optimizer_state["state"] = {i: {"momentum_buffer": tensors[f"momentum.{i}"]} for i in optimizer_state["param_groups"][0]["params"]}
+        optimizer.load_state_dict(optimizer_state)
+        network.load_state_dict({name: tensors[f"network.{name}"] for name in network.state_dict()})
         generator.set_state(tensors["generator"])
         return header["epoch"], header["minutes"], header["loss"]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise checkpoints.CheckpointError(f"{path} is not the state of a classifier's training: {type(error).__name__}.") from error
+        raise checkpoints.CheckpointError(f"{path} is not the state of a classifier's training: {reason(error)}") from error
 
 
 def save_classifier(path: Path | str, record: ClassifierRecord, config: ClassifierConfig, images: Images) -> None:
@@ -239,6 +238,5 @@ def load_classifier(path: Path | str, device: torch.device | str = "cpu") -> tup
     try:
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise checkpoints.CheckpointError(f"{path} does not hold this package's classifier: {reason[:300]}") from error
+        raise checkpoints.CheckpointError(f"{path} does not hold this package's classifier: {reason(error)}") from error
     return network.to(device).eval().requires_grad_(False), header.get("record", {})

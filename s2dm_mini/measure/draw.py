@@ -42,18 +42,10 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
         yield (to_pixels(x) if x.ndim == 4 else x).cpu()
 
 
-def draw_watched(title: str, denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSchedule, sampler: str, steps: int,
-                 spacing: str, **options) -> Tensor:
-    """Everything that `draw` yields, in one tensor (n, ...), under a progress bar. options: further arguments of `draw`."""
-    check_name("sampler", sampler, SAMPLERS)
-    with watched(denoiser, n * SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))), title) as counted:
-        return torch.cat(list(draw(counted, n, shape, schedule, sampler, steps, spacing, **options)))
-
-
 @contextmanager
-def watched(denoiser: Denoiser, evaluations: int, title: str) -> Iterator[Denoiser]:
-    """The denoiser under a progress bar that counts its evaluations, one for each image and step, up to `evaluations`."""
-    with bar(title, evaluations) as progress:
+def watched(denoiser: Denoiser, evaluations: int, title: str, **options) -> Iterator[Denoiser]:
+    """The denoiser under a bar that counts its evaluations, one for each image and step, up to `evaluations`. options: of the bar."""
+    with bar(title, evaluations, **options) as progress:
         def counted(x: Tensor, t: Tensor) -> Tensor:
             eps = denoiser(x, t)
             progress.update(len(x))

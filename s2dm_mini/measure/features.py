@@ -8,6 +8,8 @@ Each has a `name`, stated beside every distance, and a `hash` of its weights, so
 the features of another network.
 """
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,10 +26,9 @@ CLASSIFIER = "cifar10-classifier"
 
 def open_features(name: str, device: torch.device | str = "cpu") -> "ClassifierFeatures | InceptionFeatures":
     """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
-    if name == "classifier":
-        return ClassifierFeatures(device=device)
-    if name == "inception":
-        return InceptionFeatures(device=device)
+    own = {"classifier": ClassifierFeatures, "inception": InceptionFeatures}
+    if name in own:
+        return own[name](device=device)
     if Path(name).suffix in (".pt", ".pth"):
         return InceptionFeatures(name, device)
     raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")
@@ -38,21 +39,18 @@ class ClassifierFeatures:
 
     name, width = CLASSIFIER, 256
 
-    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
-        path = Path(path) if path is not None else pretrained_file(CLASSIFIER)
-        self.network, _ = load_classifier(path, device)
-        self.hash = sha256(path)[:16]
+    def __init__(self, path: Path | None = None, device: torch.device | str = "cpu"):
+        path = path or pretrained_file(CLASSIFIER)
+        self.network, self.hash = load_classifier(path, device)[0], sha256(path)[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 256) float32 on the CPU. Pictures of another size are first scaled to 32×32."""
-        return _in_batches(self._features, pixels, self.network.head.weight.device, batch=250)
+        def features(pixels: Tensor) -> Tensor:
+            x = to_unit_range(pixels)
+            return self.network.features(x if x.shape[-2:] == (32, 32) else F.interpolate(x, (32, 32), mode="bilinear", antialias=True))
 
-    def _features(self, pixels: Tensor) -> Tensor:
-        x = to_unit_range(pixels)
-        if x.shape[-2:] != (32, 32):
-            x = F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
-        return self.network.features(x)
+        return _in_batches(features, pixels, self.network.head.weight.device, batch=250)
 
 
 class InceptionFeatures:
@@ -85,24 +83,21 @@ def _in_batches(network, pixels: Tensor, device: torch.device, batch: int) -> Te
     return torch.cat([network(part.to(device)).float().cpu() for part in pixels.split(batch)])
 
 
-def _torchscript(path: Path, device: torch.device) -> nn.Module:
+def _torchscript(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The features that a TorchScript file computes."""
     try:
         network = torch.jit.load(path, map_location=device).eval()
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({reason}); it must map uint8 pictures (N, 3, H, W) to "
-                              f"2,048 features.") from error
+        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({str(error).splitlines()[0][:200]}); it must map uint8 "
+                              f"pictures (N, 3, H, W) to 2,048 features.") from error
     # The StyleGAN authors' file returns class scores by default, features with this argument.
-    if "return_features" in {argument.name for argument in network.forward.schema.arguments}:
-        features = lambda pixels: network(pixels, return_features=True)  # noqa: E731
-    else:
-        features = network
-    with torch.no_grad():
-        try:
+    asks = "return_features" in {argument.name for argument in network.forward.schema.arguments}
+    features = partial(network, return_features=True) if asks else network
+    try:
+        with torch.no_grad():
             shape = tuple(features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device)).shape)
-        except (RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[-1][:200]
-            raise CheckpointError(f"{path} does not take uint8 pictures (N, 3, 32, 32) ({reason}).") from error
+    except (RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not take uint8 pictures (N, 3, 32, 32) ({str(error).splitlines()[-1][:200]}).") from error
     if shape != (2, InceptionFeatures.width):
         raise CheckpointError(f"{path} returns {shape} for 2 pictures; Inception's features are (2, {InceptionFeatures.width}).")
     return features

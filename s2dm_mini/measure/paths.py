@@ -34,12 +34,11 @@ def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
 
 
 def _apply(features: FeatureMap, pixels: Tensor) -> Tensor:
+    """The features of pixels (N, 3, H, W), checked to be one row (D,) each."""
     if not callable(features):
         raise ValueError(f"features must be a function of pixels (N, 3, H, W), such as coarse_pixels, not {shown(features)}.")
     found = features(pixels)
-    check_values("features(pixels)", found, "(N, D)")
-    if len(found) != len(pixels):
-        raise ValueError(f"features(pixels) must be (N, D), one row a picture, not {tuple(found.shape)} for {len(pixels)} of them.")
+    check_values("features(pixels)", found, f"({len(pixels)}, D)")
     return found
 
 
@@ -48,9 +47,8 @@ def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: in
     """Draw pictures along the paths between P pairs of noises, (P, 2, C, H, W) → (P, frames, C, H, W) uint8 on the CPU."""
     check_floating("ends", ends, "(P, 2, C, H, W)")
     check_finite("ends", ends)
-    pairs_at_once = check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)
     drawn = []
-    for some in ends.split(pairs_at_once):
+    for some in ends.split(check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)):
         x_T = torch.cat([interpolate(a, b, frames, way) for a, b in some])  # (pairs·frames, C, H, W)
         drawn.append(to_pixels(sample(denoiser, x_T, schedule, sampler, steps, spacing)).cpu())
     return torch.cat(drawn).unflatten(0, (len(ends), frames))
@@ -111,11 +109,9 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     check_pixels("pixels", pixels)
     if len(pixels) < 2:
         raise ValueError("fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1.")
-    back = []
-    for some in pixels.split(50):
-        x_T = invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements)
-        back.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
-    back, pixels = torch.cat(back), pixels.cpu()
+    x_T = (invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements) for some in pixels.split(50))
+    back = torch.cat([to_pixels(sample(denoiser, x, schedule, "ddim", steps, spacing)).cpu() for x in x_T])
+    pixels = pixels.cpu()
     true, found = _apply(features, pixels).double(), _apply(features, back).double()
     apart = torch.pdist(true).mean()
     if not apart > 0:
@@ -125,11 +121,15 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
 
 
 def factor_measures(pixels: Tensor) -> dict[str, Tensor]:
-    """Monotonicity of each factor along paths (P, F, 3, H, W) of `shapes`, and needless changes of the shape; one value a path."""
+    """Monotonicity of each factor along paths (P, F, 3, H, W) of `shapes`, one value a path, and needless changes of the shape, (P,).
+
+    Needless changes are those beyond the one that different ends need.
+    """
     check_pixels("pixels", pixels, "(P, F, 3, H, W)")
     factors = {name: value.unflatten(0, pixels.shape[:2]) for name, value in read_factors(pixels.flatten(0, 1)).items()}  # (P, F)
     found = {f"monotone {name}": monotonicity(factors[name], high - low, name == "hue") for name, (low, high) in SHAPE_FACTORS.items()}
-    return found | {"needless shapes": needless_changes(factors["shape"]).double()}
+    shape = factors["shape"]
+    return found | {"needless shapes": ((shape.diff(dim=1) != 0).sum(1) - (shape[:, 0] != shape[:, -1]).long()).double()}
 
 
 def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tensor:
@@ -147,10 +147,3 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
     net = step.sum(1).abs()
     moves = (net >= extent / 4) & (net > 0)  # extent / 4 may underflow to 0
     return net[moves] / step.abs().sum(1)[moves]
-
-
-def needless_changes(shape: Tensor) -> Tensor:
-    """Changes of the shape along each path, beyond the one that different ends need. shape: (P, F). Returns (P,)."""
-    check_values("shape", shape, "(P, F)")
-    changes = (shape.diff(dim=1) != 0).sum(1)
-    return changes - (shape[:, 0] != shape[:, -1]).long()

@@ -8,9 +8,8 @@ from torch import Tensor
 from ..checkpoints import CheckpointError, pretrained_file, read_tensors, write_tensors
 from ..data import load_data
 from ..data.images import Images, data_folder, fingerprint
-from ..support.checks import check_finite, check_floating
 from .features import ClassifierFeatures, InceptionFeatures
-from .metrics import Moments
+from .metrics import Moments, check_features
 
 KEPT = 2_000  # features of a data set kept one by one
 
@@ -28,12 +27,11 @@ def open_reference(data_name: str, size: int, features: ClassifierFeatures | Inc
 
     CIFAR-10's in the package's own features is shipped. Raises ValueError for CelebA in the package's own features.
     """
-    if isinstance(features, ClassifierFeatures) and data_name == "celeba":
+    own = isinstance(features, ClassifierFeatures)
+    if own and data_name == "celeba":
         raise ValueError("faces are not measured in the features of a CIFAR-10 classifier, which sees 32×32 pixels and knows no faces; "
                          "use features = inception, or a TorchScript file of Inception.")
-    if isinstance(features, ClassifierFeatures) and data_name == "cifar10":
-        return reference("cifar10-train", features)
-    return reference(load_data(data_name, size), features)
+    return reference("cifar10-train" if own and data_name == "cifar10" else load_data(data_name, size), features)
 
 
 def reference(images: Images | str, features) -> Reference:
@@ -77,10 +75,8 @@ def read_reference(path: Path, features) -> Reference:
         if made["features_sha256"] != features.hash:
             raise CheckpointError(f"{path} holds {made['features']} features of weights {made['features_sha256']}, but these have the hash "
                                   f"{features.hash}: make it anew with `python -m s2dm_mini train-classifier`.")
-        kept = tensors["features"].float()
-        moments = Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double())
-        check_floating("features", kept, f"(N, {len(moments.mean)})")
-        check_finite("features", kept)
-        return Reference(moments, kept)
+        found = Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), tensors["features"].float())
+        check_features("features", found.features, like=found.moments.mean)
+        return found
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a reference of this package: {type(error).__name__}, {error}") from error

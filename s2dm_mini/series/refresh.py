@@ -48,15 +48,18 @@ def refresh(path: Path, timeout: float = 900) -> float:
         # The log level silences a kernel that is shut down while a cell runs; exceptions in cells are reported in another way.
         client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
                                 record_timing=False, coalesce_streams=True, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
-        start = time.monotonic()
+        start, where = time.monotonic(), ""
         try:
             client.reset_execution_trackers()
             # Cell by cell: at Ctrl-C, the client's own `execute` kills the kernel and then waits for it.
             with client.setup_kernel():
                 for index, cell in enumerate(bar(path.stem, iterable=notebook.cells)):
+                    where = f" in cell {index + 1}"
                     client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
         except (CellExecutionError, CellControlSignal, DeadKernelError) as error:
-            raise RefreshError(f"{path.name} stopped{_where(notebook)}: {_reason(error)}. The file is left as it was.") from None
+            text = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error)
+            said = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().rstrip(".")
+            raise RefreshError(f"{path.name} stopped{where}: {said}. The file is left as it was.") from None
         seconds = time.monotonic() - start
 
         for metadata in [notebook.metadata, *[cell.metadata for cell in notebook.cells]]:
@@ -66,13 +69,3 @@ def refresh(path: Path, timeout: float = 900) -> float:
         notebook.metadata.s2dm_mini = {"source_sha256": source_sha256(notebook)}
         write_whole(path, (nbformat.writes(notebook) + "\n").encode())
     return seconds
-
-
-def _where(notebook) -> str:
-    failed = [i for i, cell in enumerate(notebook.cells, 1) if any(output.output_type == "error" for output in cell.get("outputs", []))]
-    return f" in cell {failed[0]}" if failed else ""
-
-
-def _reason(error: Exception) -> str:
-    text = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error)
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip().rstrip(".")

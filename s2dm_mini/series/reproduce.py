@@ -4,14 +4,12 @@ A check is a printed line that starts with `check:`; it stands beside the claim 
 """
 import ast
 import hashlib
-import html
 import json
 import re
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +17,10 @@ import tyro
 
 from .. import checkpoints
 from ..study import tables
-from ..support.files import sole_writer, write_whole
+from ..support.checks import similar
+from ..support.files import reason, sole_writer, write_whole
 
+PAGE = Path(__file__).with_name("page.html")  # the template of index.html
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -30,15 +30,15 @@ class ReproductionError(Exception):
 
 @dataclass
 class Chapter:
-    """The title, checks and pictures of an executed notebook."""
+    """What an executed notebook shows."""
 
     name: str
     title: str
-    promise: str
+    promise: str  # its first paragraph
     seconds: float
-    failure: str = ""
-    checks: list[str] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)  # base64 PNG
+    failure: str  # empty if it ran to its end
+    checks: list[str]
+    pictures: list[str]  # base64 PNG
 
 
 def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = (), set: tuple[str, ...] = (),
@@ -57,12 +57,13 @@ def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = ()
     Returns:
         The path of index.html. Raises ReproductionError; the notebooks finished before are kept.
     """
-    series = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if only:
-        series = [path for path in series if path.name.startswith(only)]
+    from jinja2 import Template  # here, because other commands do not need it
+
+    page, every = Template(PAGE.read_text(), autoescape=True, keep_trailing_newline=True), sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    series = [path for path in every if not only or path.name.startswith(only)]
     if not series:
-        known = ", ".join(path.stem for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))) or "none"
-        raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. There: {known}.")
+        raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. "
+                                f"There: {', '.join(path.stem for path in every) or 'none'}.")
     known = {path: parameter_names(path) for path in series}
     parameters = _parse(set, sorted({name for names in known.values() for name in names}))
 
@@ -73,12 +74,12 @@ def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = ()
         for number, path in enumerate(series, 1):
             target, label = out / path.name, f"[{number}/{len(series)}] {path.stem}"
             if path.name in done and target.exists():
-                chapters.append(_chapter(path, target, done[path.name]))
+                chapters.append(_chapter(target, done[path.name]))
                 print(f"{label}: done before it was stopped", flush=True)
             else:
                 chosen = {name: value for name, value in parameters.items() if name in known[path]}
                 chapters.append(_execute(path, target, chosen, label))
-            write_whole(index, _page(chapters, len(series)).encode())
+            write_whole(index, page.render(chapters=chapters, waiting=len(series) - len(chapters)).encode())
             if chapters[-1].failure:
                 raise ReproductionError(chapters[-1].failure)
             done[path.name] = chapters[-1].seconds
@@ -116,8 +117,7 @@ def parameter_names(notebook: Path) -> list[str]:
                 targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
                 return [target.id for target in targets if isinstance(target, ast.Name)]
     except Exception as error:  # nbformat raises many kinds of exception for a damaged file
-        reason = " ".join(str(error).split())
-        raise ReproductionError(f"{notebook} is no notebook that can be read: {type(error).__name__}, {reason[:200]}") from error
+        raise ReproductionError(f"{notebook} is no notebook that can be read: {reason(error)}") from error
     return []
 
 
@@ -129,9 +129,7 @@ def _parse(assignments: Iterable[str], known: list[str]) -> dict[str, object]:
         if not equals:
             raise ReproductionError(f"a parameter is given as name=value, not {text!r}.")
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ReproductionError(f"no notebook has a parameter called {name!r}.{hint} Known: {', '.join(known)}.")
+            raise ReproductionError(f"no notebook has a parameter called {name!r}.{similar(name, known)} Known: {', '.join(known)}.")
         try:
             parameters[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -144,7 +142,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
     from nbclient.exceptions import CellControlSignal, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    part = target.with_name(f"{target.stem}.part.ipynb")  # papermill rewrites it after each cell, in place
+    part, failure = target.with_name(f"{target.stem}.part.ipynb"), ""  # papermill rewrites it after each cell, in place
     bar = {"desc": label, "file": sys.stderr, "mininterval": 0.5 if sys.stderr.isatty() else 15, "ascii": not sys.stderr.isatty(),
            "bar_format": "{desc}: {n_fmt}/{total_fmt} cells |{bar:20}| {elapsed} gone, {remaining} left"}
     start = time.monotonic()
@@ -154,78 +152,31 @@ def _execute(source: Path, target: Path, parameters: dict[str, object], label: s
                                    # Kernels' messages at start and stop would break the bar.
                                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except PapermillExecutionError as error:
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
-        failure = (f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {reason}. "
-                   f"What ran is kept in {target}.")
+        said = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}").strip()
+        failure = f"{source.stem} stopped in cell {error.cell_index + 1} (In [{error.exec_count}]): {said}. What ran is kept in {target}."
     except (DeadKernelError, CellControlSignal, RuntimeError) as error:
         failure = f"{source.stem} stopped, its kernel did not answer: {error}. What ran is kept in {target}."
     except OSError as error:
         raise ReproductionError(f"{source.stem} stopped: {error.strerror or error}. The notebooks before it are kept in {target.parent}; "
                                 f"the same command goes on with this one.") from error
-    else:
-        failure = ""
     finally:
-        ran = part.read_bytes() if part.exists() else b""
-        part.unlink(missing_ok=True)
-    if ran:
-        write_whole(target, ran)
-    chapter = _chapter(source, target, time.monotonic() - start, failure)
+        if part.exists():
+            write_whole(target, part.read_bytes())
+            part.unlink()
+    chapter = _chapter(target, time.monotonic() - start, failure)
     print(f"{label}: {'failed' if failure else 'done'} in {chapter.seconds:.0f} s, {len(chapter.checks)} checks, "
           f"{len(chapter.pictures)} pictures", flush=True)
     return chapter
 
 
-def _chapter(source: Path, executed: Path, seconds: float, failure: str = "") -> Chapter:
-    """The chapter of an executed notebook; without outputs if none was written."""
+def _chapter(executed: Path, seconds: float, failure: str = "") -> Chapter:
     import nbformat
 
-    chapter = Chapter(source.stem, *_title(source), seconds, failure)
-    for cell in nbformat.read(executed, as_version=4).cells if executed.exists() else []:
-        outputs = cell.get("outputs", [])
-        printed = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")  # slow lines come in pieces
-        chapter.checks += [line for line in printed.splitlines() if line.startswith("check:")]
-        for output in outputs:
-            picture = output.get("data", {}).get("image/png")
-            chapter.pictures += [picture.replace("\n", "")] if picture else []
-    return chapter
-
-
-def _title(notebook: Path) -> tuple[str, str]:
-    """The heading and the first paragraph of a notebook's first Markdown cell."""
-    import nbformat
-
-    first = next((cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "markdown"), "")
-    heading, *paragraphs = [part.strip() for part in first.split("\n\n") if part.strip()] or [notebook.stem]
-    return heading.lstrip("# "), re.sub(r"[*_`]", "", paragraphs[0]) if paragraphs else ""
-
-
-def _page(chapters: list[Chapter], total: int) -> str:
-    """The page, as HTML."""
-    e = html.escape
-    rows, sections = [], []
-    for c in chapters:
-        state = "failed" if c.failure else "ok"
-        rows.append(f'<tr><td><a href="#{e(c.name)}">{e(c.title)}</a></td><td class="{state}">{state}</td>'
-                    f"<td>{c.seconds:.0f} s</td><td>{len(c.checks)}</td></tr>")
-        pictures = "".join(f'<img alt="Picture {i} of {e(c.title)}" src="data:image/png;base64,{p}">' for i, p in enumerate(c.pictures, 1))
-        checks = "".join(f"<li>{e(line.removeprefix('check:').strip())}</li>" for line in c.checks)
-        failure = f'<p class="failed">{e(c.failure)}</p>' if c.failure else ""
-        sections.append(f'<section id="{e(c.name)}"><h2>{e(c.title)}</h2><p>{e(c.promise)}</p>{failure}'
-                        f'<p><a href="{e(c.name)}.ipynb">executed notebook</a></p>{pictures}<ul>{checks}</ul></section>')
-    waiting = f"<p>{total - len(chapters)} of {total} notebooks not yet run.</p>" if len(chapters) < total else ""
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>S²-DM, reproduced</title>
-<style>
- body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
- img {{ max-width: 100%; display: block; margin: 1rem 0 }}
- table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left }}
- section {{ border-top: 1px solid #ccc; margin-top: 2.5rem }}
- li {{ list-style: "✓  " }} .ok {{ color: #00664b }} .failed {{ color: #a63c00; font-weight: bold }}
-</style>
-<h1>S²-DM, reproduced</h1>
-<p>Every picture and every check of the notebook series, as it came out of this run.</p>
-<table><tr><th>notebook</th><th>state</th><th>time</th><th>checks</th></tr>{"".join(rows)}</table>
-{waiting}{"".join(sections)}
-</html>
-"""
+    cells = nbformat.read(executed, as_version=4).cells
+    text = next((cell.source for cell in cells if cell.cell_type == "markdown"), executed.stem)
+    title, promise, *_ = [*(part.strip() for part in text.split("\n\n") if part.strip()), "", ""]
+    outputs = [cell.get("outputs", []) for cell in cells]
+    printed = ["".join(output.text for output in cell if output.get("name") == "stdout") for cell in outputs]  # slow lines come in pieces
+    checks = [line.removeprefix("check:").strip() for text in printed for line in text.splitlines() if line.startswith("check:")]
+    pictures = [output.data["image/png"].replace("\n", "") for cell in outputs for output in cell if "image/png" in output.get("data", {})]
+    return Chapter(executed.stem, title.lstrip("# "), re.sub(r"[*_`]", "", promise), seconds, failure, checks, pictures)

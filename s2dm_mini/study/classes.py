@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import open_network, schedule_of
 from ..data import load_data
 from ..data.images import Images, to_pixels
 from ..data.shapes import read_factors
@@ -19,12 +18,13 @@ from ..guidance import Guided, Labelled
 from ..measure import metrics
 from ..measure.draw import starting_noise
 from ..measure.features import ClassifierFeatures
-from ..measure.references import open_reference, reference
+from ..measure.references import reference
 from ..samplers import sample
 from ..schedule import NoiseSchedule
-from ..support.machine import open_device, stamp
+from ..support.machine import stamp
 from ..theory.scales import scaled
 from . import tables
+from .evaluate import Bench
 
 KEY = ("network_sha256", "weight", "scale", "sampler", "spacing", "steps", "samples", "sampling_seed", "class", "features_sha256")
 
@@ -70,40 +70,36 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
         A row for each class and one for all, also appended to the table. Only the last has precision and recall; its KID is from all
         images.
     """
-    place = open_device(device)
-    network, record = open_network(checkpoint, place)
-    data, size, classes = record["config"]["data"], network.config.image_size, network.config.classes
+    bench = Bench(checkpoint, device, "classifier")
+    features, schedule, classes = bench.features, bench.schedule, bench.config.classes
     if not classes:
         raise ValueError(f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1.")
     if samples % classes or samples < 2 * classes:
         raise ValueError(f"samples must be a multiple of the {classes} classes, two of each at least, not {samples}.")
-    schedule, features, images = schedule_of(record), ClassifierFeatures(device=place), load_data(data, size)
-    label = torch.arange(samples) % classes
-    x_T = starting_noise(samples, network.config.shape, seed).to(place)
-
-    start = time.perf_counter()
-    pixels = draw_classes(network, label.to(place), x_T, schedule, weight, scale, steps, spacing)
-    seconds = time.perf_counter() - start
-    x, right = features(pixels), recognise(pixels, data, features) == label
-    facts = {"checkpoint": checkpoint, **tables.network_facts(network, record), "weight": weight, "scale": scale,
-             **tables.sampling_facts(schedule, "ddim", spacing, steps, samples, seed), "features": features.name,
-             "features_sha256": features.hash, "seconds": round(seconds, 2), **stamp(place),
+    images, label = load_data(bench.data, bench.config.image_size), torch.arange(samples) % classes
+    x_T, start = starting_noise(samples, bench.config.shape, seed).to(bench.place), time.perf_counter()
+    pixels = draw_classes(bench.network, label.to(bench.place), x_T, schedule, weight, scale, steps, spacing)
+    facts = {**bench.facts, "weight": weight, "scale": scale,
+             **tables.sampling_facts(schedule, "ddim", spacing, steps, samples, seed),
+             "seconds": round(time.perf_counter() - start, 2), **stamp(bench.place),
              "command": f"python -m s2dm_mini evaluate-classes {checkpoint} --weight {weight:g} --scale {scale} --steps {steps} "
                         f"--spacing {spacing} --samples {samples} --seed {seed}"}
     facts["nfe"] *= 1 if weight in (0, 1) else 2  # guidance evaluates the network with and without the label
 
-    def add(name: str, mine: Tensor, real: Tensor, precision: float = nan, recall: float = nan) -> dict:
-        quality = {"accuracy": round(right[mine].double().mean().item(), 4), "kid": round(metrics.kernel_distance(real, x[mine])[0], 6),
-                   "precision": round(precision, 4), "recall": round(recall, 4)}
-        return tables.add("conditional", {**facts, "class": name, **quality}, table, KEY)
-
-    rows = []
-    for k, name in enumerate(images.classes):
-        its = images.labels == k
-        of_class = Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
-        rows.append(add(name, label == k, reference(of_class, features).features))
-    real = open_reference(data, size, features).features
-    return [*rows, add("all", torch.ones(samples, dtype=torch.bool), real, *metrics.precision_recall(real, x))]
+    x, right, rows = features(pixels), recognise(pixels, bench.data, features) == label, []
+    for k, name in enumerate((*images.classes, "all")):
+        if name == "all":
+            mine, real = label >= 0, bench.reference().features
+            precision, recall = metrics.precision_recall(real, x)
+        else:
+            mine, its, precision, recall = label == k, images.labels == k, nan, nan
+            of_class = Images(f"{images.name}-{name}", images.pixels[its], images.labels[its], images.classes)
+            real = reference(of_class, features).features
+        rows.append(tables.add("conditional", {
+            **facts, "class": name, "accuracy": round(right[mine].double().mean().item(), 4),
+            "kid": round(metrics.kernel_distance(real, x[mine])[0], 6), "precision": round(precision, 4), "recall": round(recall, 4)},
+            table, KEY))
+    return rows
 
 
 def sentences(rows: list[dict]) -> str:

@@ -1,20 +1,60 @@
-"""Draw samples from a network: measure their distance from real images (data/results/evaluations.csv), or write them as a picture."""
+"""A network on the bench; its distance from real images (data/results/evaluations.csv), and a picture of its samples."""
 import io
 import time
 from math import isnan
 from pathlib import Path
 
-from ..checkpoints import open_network, schedule_of
-from ..measure.draw import draw_watched
+import torch
+from torch import Tensor
+
+from ..checkpoints import images_seen, network_hash, open_network, schedule_of
+from ..denoisers import Denoiser
+from ..measure.draw import draw, watched
 from ..measure.features import open_features
-from ..measure.references import open_reference
+from ..measure.references import Reference, open_reference
 from ..samplers import SAMPLERS
 from ..support.files import write_whole
-from ..support.machine import device_name, open_device, stamp
+from ..support.machine import open_device, stamp
 from ..unet import for_sampling
 from . import tables
 
 MAX_DOTS = 100_000_000  # of a picture of samples
+
+
+class Bench:
+    """A network opened for a study, with its schedule and the features its samples are measured in.
+
+    facts: the columns of a row that name network and features. features: a name for `open_features`, or None where nothing is measured.
+    """
+
+    def __init__(self, checkpoint: str, device: str, features: str | None = None):
+        self.place = open_device(device)
+        self.network, record = open_network(checkpoint, self.place)
+        self.schedule, self.config, trained = schedule_of(record), self.network.config, record.get("config", {})
+        self.data = trained.get("data")
+        self.facts = {"checkpoint": checkpoint, "data": record.get("data"), "training_seed": trained.get("seed"),
+                      **{name: trained.get(name) for name in ("preset", "skip", "tau", "reading")}, "images_seen": images_seen(record),
+                      "network_sha256": network_hash(self.network)}
+        if features is not None:
+            self.features = open_features(features, self.place)
+            self.facts |= {"features": self.features.name, "features_sha256": self.features.hash}
+
+    def reference(self) -> Reference:
+        """The training images, in the features."""
+        return open_reference(self.data, self.config.image_size, self.features)
+
+    def draw(self, samples: int, sampler: str, steps: int, spacing: str, eta: float = 0.0, seed: int = 0,
+             denoiser: Denoiser | None = None, quiet: bool = False) -> tuple[Tensor, dict]:
+        """Samples (N, ...) of the network, or of a denoiser made from it, and the columns that say how they were drawn.
+
+        A bar shows the progress, unless quiet.
+        """
+        facts, start = tables.sampling_facts(self.schedule, sampler, spacing, steps, samples, seed), time.perf_counter()
+        title, evaluations = f"sampling {self.facts['checkpoint']}", samples * facts["nfe"]
+        with watched(denoiser or self.network, evaluations, title, disable=quiet) as counted:
+            parts = draw(counted, samples, self.config.shape, self.schedule, sampler, steps, spacing, eta, seed, self.place)
+            drawn = torch.cat(list(parts))
+        return drawn, {**facts, "eta": eta, "seconds": round(time.perf_counter() - start, 2), **stamp(self.place)}
 
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
@@ -36,22 +76,13 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     Returns:
         The row, also appended to the table. `seconds` counts only the sampling; a distance is nan if the samples are too few.
     """
-    place = open_device(device)
-    network, record = open_network(checkpoint, place)
-    extract, schedule = open_features(features, place), schedule_of(record)
-    if network.config.dimensions == 1:
+    bench = Bench(checkpoint, device, features)
+    if bench.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
-    real = open_reference(record["config"]["data"], network.config.image_size, extract)
-    start = time.perf_counter()
-    pixels = draw_watched(f"sampling {checkpoint}", for_sampling(network), samples, network.config.shape, schedule, sampler, steps, spacing,
-                          eta=eta, seed=seed, device=place)
-    seconds = time.perf_counter() - start
-    return tables.add("evaluations", {
-        "checkpoint": checkpoint, **tables.network_facts(network, record),
-        **tables.sampling_facts(schedule, sampler, spacing, steps, samples, seed), "eta": eta,
-        "features": extract.name, "features_sha256": extract.hash, **tables.distances(real, extract(pixels)),
-        "seconds": round(seconds, 2), **stamp(place)}, table)
+    real = bench.reference()
+    pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
+    return tables.add("evaluations", {**bench.facts, **drawn, **tables.distances(real, bench.features(pixels))}, table)
 
 
 def sentences(row: dict) -> str:
@@ -90,15 +121,11 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
     """
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
-    place = open_device(device)
-    network, record = open_network(checkpoint, place)
-    schedule, pictures = schedule_of(record), network.config.dimensions == 2
-    if pictures and (dots := n * (enlarge * network.config.image_size) ** 2) > MAX_DOTS:
+    bench = Bench(checkpoint, device)
+    pictures = bench.config.dimensions == 2
+    if pictures and (dots := n * (enlarge * bench.config.image_size) ** 2) > MAX_DOTS:
         raise ValueError(f"{n} images enlarged {enlarge} times have {dots:,} dots; a picture has at most {MAX_DOTS:,}: enlarge less.")
-    start = time.perf_counter()
-    drawn = draw_watched(f"sampling {checkpoint}", network, n, network.config.shape, schedule, sampler, steps, spacing, eta=eta, seed=seed,
-                         device=place)
-    seconds = time.perf_counter() - start
+    drawn, facts = bench.draw(n, sampler, steps, spacing, eta, seed)
     file = io.BytesIO()
     if pictures:
         from PIL import Image
@@ -111,6 +138,5 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
 
         signal_grid(drawn, columns).savefig(file, format="png")
     write_whole(out, file.getvalue())
-    nfe = tables.sampling_facts(schedule, sampler, spacing, steps, n, seed)["nfe"]
-    return (f"{n} {'images' if pictures else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, {nfe} network evaluations each, "
-            f"{seconds:.1f} s on {device_name(place)}: {out}")
+    return (f"{n} {'images' if pictures else 'signals'}, {SAMPLERS[sampler].title}, {steps} steps, {facts['nfe']} network evaluations "
+            f"each, {facts['seconds']:.1f} s on {facts['device']}: {out}")

@@ -5,18 +5,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import network_hash, open_network, schedule_of
 from ..data.cifar10 import cifar10
 from ..denoisers import Denoiser
 from ..latents import REFINEMENTS
 from ..measure.draw import starting_noise, watched
 from ..measure.errors import MeanOverPairs, is_clear
-from ..measure.features import open_features
 from ..measure.metrics import frechet_distance
 from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_features, path_measures, round_trip, strips
 from ..schedule import NoiseSchedule
-from ..support.machine import open_device, stamp
+from ..support.machine import stamp
 from . import tables
+from .evaluate import Bench
 
 EXCESS = "midpoints' excess distance"
 
@@ -68,29 +67,27 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
     """
     if not checkpoints:
         raise ValueError("name at least one network to measure.")
-    place = open_device(device)
-    extract, pictures = open_features(features, place), cifar10("test").pixels[:pairs].to(place) if real else None
+    pictures = cifar10("test").pixels[:pairs] if real else None
 
-    def measured(name: str, its_way: str) -> tuple[dict[str, Tensor | MeanOverPairs], str, float]:
-        start = time.perf_counter()
-        network, record = open_network(name, place)
-        data, schedule = record["config"]["data"], schedule_of(record)
-        if real and data != "cifar10":
-            raise ValueError(f"real pictures are those of CIFAR-10, and {name} was trained on {data}; leave them out.")
-        ends = starting_noise(2 * pairs, network.config.shape, seed).unflatten(0, (pairs, 2)).to(place)
+    def measured(name: str, its_way: str) -> tuple[dict[str, Tensor | MeanOverPairs], Bench, float]:
+        start, bench = time.perf_counter(), Bench(name, device, features)
+        if real and bench.data != "cifar10":
+            raise ValueError(f"real pictures are those of CIFAR-10, and {name} was trained on {bench.data}; leave them out.")
+        ends = starting_noise(2 * pairs, bench.config.shape, seed).unflatten(0, (pairs, 2)).to(bench.place)
         # The strips, and one image of each to its noise and back; real images make that round trip twice, plain and refined.
         walks = frames + 2 + (4 + REFINEMENTS) * real
-        with watched(network, pairs * walks * len(schedule.timesteps(steps, spacing)), f"interpolating {name}") as counted:
-            found, excess, _ = measures(counted, ends, schedule, extract, its_way, frames, steps, spacing, data == "shapes", pictures)
-        return found | {EXCESS: excess}, network_hash(network), time.perf_counter() - start
+        evaluations = pairs * walks * len(bench.schedule.timesteps(steps, spacing))
+        with watched(bench.network, evaluations, f"interpolating {name}") as counted:
+            found, excess, _ = measures(counted, ends, bench.schedule, bench.features, its_way, frames, steps, spacing,
+                                        bench.data == "shapes", pictures.to(bench.place) if real else None)
+        return found | {EXCESS: excess}, bench, time.perf_counter() - start
 
-    (theirs, their_hash, their_seconds), rows = measured(against, against_way), []
+    (theirs, their_bench, their_seconds), rows = measured(against, against_way), []
     for name in checkpoints:
-        mine, my_hash, my_seconds = measured(name, way)
-        facts = {"checkpoint": name, "network_sha256": my_hash, "way": way, "against": against, "against_sha256": their_hash,
+        mine, bench, seconds = measured(name, way)
+        facts = {**bench.facts, "way": way, "against": against, "against_sha256": their_bench.facts["network_sha256"],
                  "against_way": against_way, "pairs": pairs, "frames": frames, "sampler": "ddim", "steps": steps, "spacing": spacing,
-                 "sampling_seed": seed, "features": extract.name, "features_sha256": extract.hash,
-                 "seconds": round(my_seconds + their_seconds, 1), **stamp(place)}
+                 "sampling_seed": seed, "seconds": round(seconds + their_seconds, 1), **stamp(bench.place)}
         rows += [tables.add("interpolation", {**facts, "measure": measure, **_compared(mine[measure], theirs[measure], pairs)}, table)
                  for measure in mine if measure in theirs]
     return rows
@@ -99,13 +96,12 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
 def _compared(mine: Tensor | MeanOverPairs, theirs: Tensor | MeanOverPairs, pairs: int) -> dict:
     """Both means and their difference: pair by pair where all pairs have a value (not every pair moves every factor), else of the means."""
     a, b = (values if isinstance(values, MeanOverPairs) else MeanOverPairs.of(values) for values in (mine, theirs))
-    paired = isinstance(mine, Tensor) and len(mine) == len(theirs) == pairs
-    if paired:
-        difference = MeanOverPairs.of(mine - theirs)
-    else:
-        difference = MeanOverPairs(a.mean - b.mean, (a.error**2 + b.error**2) ** 0.5, min(a.n, b.n))
-    numbers = {"mean": a.mean, "error": a.error, "against_mean": b.mean, "against_error": b.error, "difference": difference.mean,
-               "difference_error": difference.error}
+    difference, error = a.mean - b.mean, (a.error**2 + b.error**2) ** 0.5
+    if paired := isinstance(mine, Tensor) and len(mine) == len(theirs) == pairs:
+        by_pair = MeanOverPairs.of(mine - theirs)
+        difference, error = by_pair.mean, by_pair.error
+    numbers = {"mean": a.mean, "error": a.error, "against_mean": b.mean, "against_error": b.error, "difference": difference,
+               "difference_error": error}
     return {name: round(value, 6) for name, value in numbers.items()} | {"paired": paired}
 
 

@@ -7,7 +7,6 @@
 The Snakefile runs these stages for all rows that the table lacks. The networks of a seed are fine-tuned from one start on the same images,
 timesteps and noise, and all networks draw samples from the same x_T: two rows of a seed differ only in the loss, and are paired.
 """
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +17,16 @@ import torch
 from .. import checkpoints
 from ..data.shapes import shapes
 from ..measure import metrics
-from ..measure.draw import draw_watched
 from ..measure.features import CLASSIFIER, open_features
-from ..measure.references import Reference, reference
+from ..measure.references import reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
 from ..support.files import sole_writer
-from ..support.machine import open_device, stamp
 from ..support.progress import bar
 from ..theory.gaussian import cifar10_eigenvalues, gaussian_variance
 from ..theory.scales import scale_of, scaled
 from . import tables
+from .evaluate import Bench
 from .plan import SETTINGS, Group, experiment_of
 from .zoo import train_to_end
 
@@ -70,15 +68,14 @@ def rows_of(size: str, table: Path | None = None) -> list[dict[str, str]]:
 
 def missing(size: str, table: Path | None = None, parts: int | None = None) -> list[Group]:
     """The groups of a size, or of its first `parts` parts, with only the step counts that the table lacks."""
-    lacking = [replace(group, steps=_lacking(size, group, table)) for group in experiment_of(size).groups(parts)]
-    return [group for group in lacking if group.steps]
+    return [group for group in (_lacking(size, group, table) for group in experiment_of(size).groups(parts)) if group.steps]
 
 
-def _lacking(size: str, group: Group, table: Path | None) -> tuple[int, ...]:
+def _lacking(size: str, group: Group, table: Path | None) -> Group:
     have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
     rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIER]["sha256"][:16])
     key = (group.setting, group.seed, group.scale, group.sampler, group.spacing)
-    return tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have)
+    return replace(group, steps=tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have))
 
 
 def train_network(size: str, group: Group, out: Path, device: str = "auto") -> Path:
@@ -91,49 +88,35 @@ def train_network(size: str, group: Group, out: Path, device: str = "auto") -> P
 
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
     """Draw the samples that the table lacks: a file of pixels (N, C, H, W) uint8 for each step count; existing files are kept."""
-    place, experiment = open_device(device), experiment_of(size)
-    network, record = checkpoints.open_network(str(group.network_path(size, out)), place)
-    schedule = checkpoints.schedule_of(record)
     # In float32 on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.
-    denoiser, facts = scaled(network, group.scale, schedule), tables.network_facts(network, record)
-    paths = {steps: group.samples_path(size, steps, out) for steps in _lacking(size, group, table)}
+    bench = Bench(str(group.network_path(size, out)), device)
+    denoiser = scaled(bench.network, group.scale, bench.schedule)
+    paths = {steps: group.samples_path(size, steps, out) for steps in _lacking(size, group, table).steps}
     for steps, path in paths.items():
         with sole_writer(path, wait=True):
-            if path.exists():
-                continue
-            start = time.perf_counter()
-            pixels = draw_watched(f"{group.setting}, seed {group.seed}, {steps} steps", denoiser, experiment.samples, network.config.shape,
-                                  schedule, group.sampler, steps, group.spacing, seed=group.sampling_seed, device=place)
-            drawn = {**facts, "setting": group.setting, "training_seed": group.seed, "scale": group.scale,
-                     **tables.sampling_facts(schedule, group.sampler, group.spacing, steps, len(pixels), group.sampling_seed),
-                     "seconds": round(time.perf_counter() - start, 2), **stamp(place)}
-            checkpoints.write_tensors(path, {"pixels": pixels}, {"samples": drawn})
+            if not path.exists():
+                pixels, drawn = bench.draw(experiment_of(size).samples, group.sampler, steps, group.spacing, seed=group.sampling_seed,
+                                           denoiser=denoiser)
+                facts = {**bench.facts, "setting": group.setting, "scale": group.scale, **drawn}
+                checkpoints.write_tensors(path, {"pixels": pixels}, {"samples": facts})
     return list(paths.values())
 
 
 def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
     features = open_features("classifier")
-    real = _reference(size, features)
-    for steps in _lacking(size, group, table):
+    # CIFAR-10's training images, or 2,000 shapes, whose features take seconds.
+    real = reference("cifar10-train" if experiment_of(size).tune.data == "cifar10" else shapes(2_000, size=16, seed=1), features)
+    for steps in _lacking(size, group, table).steps:
         tensors, header = checkpoints.read_tensors(group.samples_path(size, steps, out))
         pixels, x = tensors["pixels"], features(tensors["pixels"])
-        row = tables.row_of("ledger", {
+        yield tables.add("ledger", {
             **header["samples"], "features": features.name, "features_sha256": features.hash, **tables.distances(real, x),
             # The distance without one block of x_T at a time, the same blocks for every network: for the error over x_T.
             "fd_left_out": " ".join(f"{distance:.5f}" for distance in metrics.frechet_left_out(real.moments, x)),
             # Summed over the pixels, in units of −1..1, as the Gaussian prediction is.
             "pixel_variance": round(float((pixels.double() / 127.5).var(0).sum()), 3),
-            "command": f"python -m s2dm_mini ledger measure --size {size} {group.options}"})
-        if tables.append_row(table or table_of(size), row, KEY):
-            yield row
-
-
-def _reference(size: str, features) -> Reference:
-    """CIFAR-10's training images, or 2,000 shapes, whose features take seconds."""
-    if experiment_of(size).tune.data == "cifar10":
-        return reference("cifar10-train", features)
-    return reference(shapes(2_000, size=16, seed=1), features)
+            "command": f"python -m s2dm_mini ledger measure --size {size} {group.options}"}, table or table_of(size), KEY)
 
 
 def theoretical_scale(group: Group, schedule: NoiseSchedule) -> torch.Tensor | None:
@@ -155,9 +138,8 @@ def predict(size: str = "cpu", table: Path | None = None) -> list[dict]:
         size: of the ledger, quick, cpu or full
         table: CSV file to write; by default data/results/predictions-SIZE.csv
     """
-    schedule, v = NoiseSchedule.linear(), cifar10_eigenvalues()
+    schedule, v, found = NoiseSchedule.linear(), cifar10_eigenvalues(), []
     cells = dict.fromkeys(replace(group, seed=0, steps=(n,)) for group in experiment_of(size).groups() for n in group.steps)
-    found = []
     for group in bar("predicting", iterable=list(cells)):
         factor, [steps] = theoretical_scale(group, schedule), group.steps
         if not SAMPLERS[group.sampler].deterministic or factor is None:

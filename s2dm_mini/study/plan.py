@@ -106,14 +106,13 @@ class Group:
 
     @property
     def name(self) -> str:
-        steps = "-".join(map(str, self.steps))
-        return f"{self.setting}.{self.seed}.{self.scale}.{self.sampler}.{self.spacing}.{steps}.{self.sampling_seed}"
+        return ".".join("-".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in vars(self).values())
 
     @property
     def options(self) -> str:
         """The group as options of the command `ledger`."""
-        return (f"--setting {self.setting} --seed {self.seed} --scale {self.scale} --sampler {self.sampler} --spacing {self.spacing} "
-                f"--steps {' '.join(map(str, self.steps))} --sampling-seed {self.sampling_seed}")
+        words = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in words.items())
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,9 @@ class Experiment:
                 for sampler in part.samplers]
 
 
-_MAIN = ("l0", "s2dm10", "s2dm50")
-_ALL_SAMPLERS = ("ddim", "f-pndm", "tab-deis-3")
+_MAIN, _CLOSED = ("l0", "s2dm10", "s2dm50"), ("s2dm10", "s2dm50")
 _CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
-_CLOSED = ("s2dm10", "s2dm50")
 _TINY_SHORT = fine_tuning("tiny-shapes", start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
-_NANO_SHORT = fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600)
-_COMPACT_SHORT = fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000)
 LEDGER_SIZES = {
     # Seconds; shows only that the pipeline runs.
     "dry": Experiment(replace(_TINY_SHORT, images=64), (
@@ -157,23 +152,21 @@ LEDGER_SIZES = {
     # A CPU, a minute or two; for a lesson.
     "quick": Experiment(_TINY_SHORT, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
-    "cpu": Experiment(_NANO_SHORT, (
+    "cpu": Experiment(fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600), (
         Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
         Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
         Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
         Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(("s2dm2",), steps=(50,)),
         Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
         Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
-        Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)),
-    )),
+        Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)))),
     # One GPU.
-    "full": Experiment(_COMPACT_SHORT, (
-        Part(("l0", *PAPER), _ALL_SAMPLERS, (5, 10, 20, 50, 100)),
-        Part(("l0",), _ALL_SAMPLERS, (5, 10, 20, 50, 100), ("s2dm2", *_CLOSED)),
+    "full": Experiment(fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
+        Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50, 100)),
+        Part(("l0",), tuple(FAMILIES), (5, 10, 20, 50, 100), PAPER),
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
         Part(_CONTROLS, steps=(10, 20, 50, 100)), Part(_MAIN, ("ddpm",), (50, 100)), Part(_MAIN, steps=(1000,)),
-        Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform"),
-    ), samples=10_000),
+        Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform")), samples=10_000),
 }
 
 

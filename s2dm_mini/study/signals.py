@@ -87,10 +87,9 @@ def compare_signals(seed: int = 0, settings: tuple[str, ...] = ("s2dm10", "s2dm5
     place = open_device(device)
     schedule, real, rows = NoiseSchedule.linear(), signals.waves(5_000, seed=1), []
     networks = {setting: fine_tuned(setting, seed, images, str(place)) for setting in ("l0", *settings)}
-    denoisers = {(setting, "trained"): network for setting, network in networks.items()}
-    denoisers |= {(setting, "closed form"): Shrunk(networks["l0"], SETTINGS[setting].shrinkage(schedule)) for setting in settings}
+    closed = [(setting, "closed form", Shrunk(networks["l0"], SETTINGS[setting].shrinkage(schedule))) for setting in settings]
     start_hash = checkpoints.network_hash(checkpoints.load_pretrained(START))
-    for (setting, how), denoiser in denoisers.items():
+    for setting, how, denoiser in (*((setting, "trained", network) for setting, network in networks.items()), *closed):
         for n in steps:
             x = torch.cat(list(draw(denoiser, samples, real.pixels.shape[1:], schedule, "ddim", n, seed=seed, device=place)))
             rows.append(tables.add("signals", {

@@ -1,16 +1,16 @@
 """Tables of measurements, data/results/*.csv: their columns, and how rows are made, appended and read. Only commands write them."""
 import csv
 import io
+import re
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoints import images_seen, network_hash
 from ..measure import metrics
 from ..measure.references import Reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
-from ..support.checks import shown
+from ..support.checks import check_name, shown
 from ..support.files import sole_writer, write_whole
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "data"
@@ -38,16 +38,9 @@ class ResultsError(Exception):
     """A table of results cannot be read or written, or does not fit the row; the message names the file and the reason."""
 
 
-def network_facts(network: nn.Module, record: dict) -> dict:
-    """Columns on a network, from the record of its training."""
-    config = record["config"]
-    return {"data": record.get("data"), "preset": config.get("preset"), "skip": config.get("skip"), "tau": config.get("tau"),
-            "reading": config.get("reading"), "training_seed": config.get("seed"), "images_seen": images_seen(record),
-            "network_sha256": network_hash(network)}
-
-
 def sampling_facts(schedule: NoiseSchedule, sampler: str, spacing: str, steps: int, samples: int, seed: int) -> dict:
     """Columns on a set of samples; nfe counts network evaluations an image."""
+    check_name("sampler", sampler, SAMPLERS)
     return {"sampler": sampler, "spacing": spacing, "steps": steps, "nfe": SAMPLERS[sampler].nfe(len(schedule.timesteps(steps, spacing))),
             "samples": samples, "sampling_seed": seed}
 
@@ -61,14 +54,12 @@ def distances(real: Reference, x: Tensor) -> dict:
             "kid_deviation": round(deviation, 7), "precision": round(precision, 4), "recall": round(recall, 4)}
 
 
-def row_of(name: str, facts: dict) -> dict:
-    """The row of the table `name`, its columns in order, from facts that may hold more."""
-    return {column: facts[column] for column in COLUMNS[name].split()}
-
-
 def add(name: str, facts: dict, table: Path | None = None, key: tuple[str, ...] = ()) -> dict:
-    """Append the facts as a row to `table`, data/results/NAME.csv by default; returns the row. key: as in `append_row`."""
-    row = row_of(name, facts)
+    """Append a row with the columns of the table NAME, out of facts that may hold more, to `table`, data/results/NAME.csv by default.
+
+    Returns the row. key: as in `append_row`.
+    """
+    row = {column: facts[column] for column in COLUMNS[name].split()}
     append_row(table or RESULTS / f"{name}.csv", row, key)
     return row
 
@@ -117,10 +108,10 @@ def _check_row(row: dict) -> None:
     """Refuse cells that would not be read back as written: None, carriage returns, lone surrogates, too long a text."""
     if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
         raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
+    longest = csv.field_size_limit() // 2
     for column, value in row.items():
         text = f"{column}{value}"
-        longest = csv.field_size_limit() // 2
-        if value is None or len(text) > longest or any("\ud800" <= letter <= "\udfff" or letter == "\r" for letter in text):
+        if value is None or len(text) > longest or re.search("[\r\ud800-\udfff]", text):
             raise ValueError(f"the cell {column!r} must be a value that can be written as a text of at most {longest:,} letters, "
                              f"none of them a carriage return, not {shown(value)}.")
 

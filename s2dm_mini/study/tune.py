@@ -4,23 +4,18 @@
 start from the same x_T: the distance is then a smooth function of the line's two ends, and its excess on few samples, which hardly depends
 on them, drops out of the comparison. The best constant and the best line are measured again on other seeds.
 """
-import time
-from dataclasses import dataclass
+from collections import namedtuple
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import open_network, schedule_of
 from ..denoisers import Shrunk
 from ..measure import metrics
-from ..measure.draw import draw
-from ..measure.features import open_features
-from ..measure.references import open_reference
-from ..support.machine import open_device, stamp
 from ..support.progress import bar
 from ..theory.scales import fit_line, line, scale_of
 from . import tables
+from .evaluate import Bench
 
 
 def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic", samples: int = 512, seed: int = 100,
@@ -50,33 +45,26 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
     """
     if held_out < 2:
         raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
-    place = open_device(device)
-    network, record = open_network(checkpoint, place)
-    schedule, extract = schedule_of(record), open_features(features, place)
-    given = {name: scale_of(name, schedule) for name in against}
-    real = open_reference(record["config"]["data"], network.config.image_size, extract)
-    facts = {"checkpoint": checkpoint, **tables.network_facts(network, record), "features": extract.name, "features_sha256": extract.hash,
-             **stamp(place), "command": (
-                 f"python -m s2dm_mini tune {checkpoint} --sampler {sampler} --steps {steps} --spacing {spacing} --samples {samples} "
-                 f"--seed {seed} --held-out {held_out} --evaluations {evaluations} --against {' '.join(against)}").rstrip()}
-    rows, progress = [], bar(f"tuning {checkpoint}", evaluations + held_out * (3 + len(given)))
+    bench = Bench(checkpoint, device, features)
+    T, given = bench.schedule.T, {name: scale_of(name, bench.schedule) for name in against}
+    real, rows, progress = bench.reference(), [], bar(f"tuning {checkpoint}", evaluations + held_out * (3 + len(given)))
+    command = (f"python -m s2dm_mini tune {checkpoint} --sampler {sampler} --steps {steps} --spacing {spacing} --samples {samples} "
+               f"--seed {seed} --held-out {held_out} --evaluations {evaluations} --against {' '.join(against)}").rstrip()
 
     def measure(role: str, name: str, scale: Tensor | float, sampling_seed: int) -> float:
-        start = time.perf_counter()
-        pixels = torch.cat(list(draw(Shrunk(network, scale), samples, network.config.shape, schedule, sampler, steps, spacing,
-                                     seed=sampling_seed, device=place)))
-        seconds, x = time.perf_counter() - start, extract(pixels)
-        first, last = (1 / torch.as_tensor(scale, dtype=torch.float64).expand(schedule.T)[[0, -1]]).tolist()
+        pixels, drawn = bench.draw(samples, sampler, steps, spacing, seed=sampling_seed, denoiser=Shrunk(bench.network, scale), quiet=True)
+        x = bench.features(pixels)
+        first, last = (1 / torch.as_tensor(scale, dtype=torch.float64).expand(T)[[0, -1]]).tolist()
         rows.append(tables.add("tune", {
-            **facts, **tables.sampling_facts(schedule, sampler, spacing, steps, samples, sampling_seed), "role": role, "scale": name,
-            "lambda_first": round(first, 5), "lambda_last": round(last, 5), "fd": round(metrics.frechet_distance(real.moments, x), 5),
-            "kid": round(metrics.kernel_distance(real.features, x)[0], 7), "seconds": round(seconds, 2)}, table))
+            **bench.facts, **drawn, "role": role, "scale": name, "lambda_first": round(first, 5), "lambda_last": round(last, 5),
+            "fd": round(metrics.frechet_distance(real.moments, x), 5), "kid": round(metrics.kernel_distance(real.features, x)[0], 7),
+            "command": command}, table))
         progress.set_postfix_str(f"λ {first:.4f} … {last:.4f}: {rows[-1]['fd']:.3f}", refresh=False)
         progress.update()
         return rows[-1]["fd"]
 
-    fit = fit_line(lambda scale: measure("search", "line", scale, seed), schedule.T, evaluations)
-    scales = {"none": 1.0, "constant": line(*fit.constant, schedule.T), "line": line(*fit.line, schedule.T), **given}
+    fit = fit_line(lambda scale: measure("search", "line", scale, seed), T, evaluations)
+    scales = {"none": 1.0, "constant": line(*fit.constant, T), "line": line(*fit.line, T), **given}
     for held_out_seed in range(seed + 1, seed + 1 + held_out):
         for name, scale in scales.items():
             measure("held out", name, scale, held_out_seed)
@@ -84,21 +72,10 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
     return rows
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The means of a scale's held-out measurements over the seeds, with standard errors."""
-
-    scale: str
-    lambda_first: float
-    lambda_last: float
-    fd: float
-    fd_error: float
-    fd_change: float  # against no scaling, paired by seed; −0.1 is 10 % better
-    fd_change_error: float
-    kid: float
-    kid_error: float
-    kid_change: float
-    kid_change_error: float
+# The means of a scale's held-out measurements over the seeds, with standard errors. Changes are against no scaling, paired by seed; −0.1 is
+# 10 % better.
+Summary = namedtuple("Summary", "scale lambda_first lambda_last fd fd_error fd_change fd_change_error kid kid_error kid_change "
+                     "kid_change_error")
 
 
 def summary(rows: list[dict]) -> list[Summary]:

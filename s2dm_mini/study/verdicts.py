@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from ..checkpoints import manifest, sha256
 from ..measure.errors import is_clear, jackknife_error
@@ -23,7 +24,11 @@ Rows = Iterable[dict[str, str]]
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a distance against L_0's, relative to it: −0.05 is 5 % less."""
+    """The change of a distance against L_0's, relative to it (−0.05 is 5 % less), with standard errors of its mean.
+
+    error_training: over training seeds, nan for one seed. error_noise: over sets of x_T, by the jackknife, 0 if not known. error: both
+    together, rather too large than too small, since both contain how networks differ on the same x_T.
+    """
 
     setting: str
     scale: str
@@ -35,33 +40,16 @@ class Change:
     base: float  # mean of L_0's own values
     left_out: tuple[float, ...] = ()  # mean of the values without one block of x_T at a time; () if not known
 
-    @property
-    def mean(self) -> float:
-        return mean(self.values)
-
-    @property
-    def error_training(self) -> float:
-        """Standard error of the mean over training seeds; nan for one seed."""
-        return stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
-
-    @property
-    def error_noise(self) -> float:
-        """Standard error of the mean over sets of x_T, by the jackknife; 0 if not known."""
-        return jackknife_error(self.left_out) if self.left_out else 0.0
-
-    @property
-    def error(self) -> float:
-        """Both errors together; rather too large than too small, since both contain how networks differ on the same x_T."""
-        return math.hypot(self.error_training, self.error_noise)
+    mean = property(lambda self: mean(self.values))
+    error_training = property(lambda self: stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan)
+    error_noise = property(lambda self: jackknife_error(self.left_out) if self.left_out else 0.0)
+    error = property(lambda self: math.hypot(self.error_training, self.error_noise))
+    place = property(lambda self: (self.sampler, self.spacing, self.steps))
 
     @property
     def clear(self) -> bool:
         """Whether the 95 % interval excludes 0; never with one seed."""
         return is_clear(self.mean, (self.error_training, len(self.values) - 1), (self.error_noise, len(self.left_out) - 1))
-
-    @property
-    def place(self) -> tuple[str, str, int]:
-        return self.sampler, self.spacing, self.steps
 
     def __str__(self) -> str:
         said = f"{100 * self.mean:+.1f}" + (f" ± {100 * self.error:.1f}" if len(self.values) > 1 else "") + " %"
@@ -70,32 +58,21 @@ class Change:
 
 def changes(rows: Rows, column: str = "fd") -> list[Change]:
     """Every network, scale, sampler, grid and step count against L_0; networks in the order of SETTINGS, steps rising."""
-    base: dict[tuple, dict] = {}
-    others: dict[tuple, dict[str, dict]] = defaultdict(dict)  # (setting, scale, *place) → training seed → row
+    cells: dict[tuple, dict[str, dict]] = defaultdict(dict)  # (setting, scale, *place) → training seed → row
     for row in rows:
-        place = tuple(row[name] for name in ("sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256"))
-        if row["setting"] == "l0" and row["scale"] == "none":
-            base[(*place, row["training_seed"])] = row
-        else:
-            others[(row["setting"], row["scale"], *place)][row["training_seed"]] = row
+        place = (row[name] for name in ("sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256"))
+        cells[(row["setting"], row["scale"], *place)][row["training_seed"]] = row
     found = []
-    for (_, _, *place), by_seed in others.items():
-        pairs = [(row, base[(*place, seed)]) for seed, row in sorted(by_seed.items()) if (*place, seed) in base]
-        if pairs:
-            found.append(_change(pairs, column))
+    for (setting, scale, *place), by_seed in cells.items():
+        base = cells.get(("l0", "none", *place), {})
+        pairs = [(row, base[seed]) for seed, row in sorted(by_seed.items()) if seed in base]
+        if pairs and (setting, scale) != ("l0", "none"):
+            values = [float(ours[column]) / float(l0[column]) - 1 for ours, l0 in pairs]
+            blocks = [[row.get(f"{column}_left_out", "").split() for row in pair] for pair in pairs]
+            without = [[float(ours) / float(l0) - 1 for ours, l0 in zip(*pair, strict=True)] for pair in blocks]
+            found.append(Change(setting, scale, *place[:2], int(place[2]), int(pairs[0][0]["nfe"]), tuple(values),
+                                mean(float(l0[column]) for _, l0 in pairs), tuple(map(mean, zip(*without, strict=True)))))
     return sorted(found, key=lambda c: (list(SETTINGS).index(c.setting), c.scale, *c.place))
-
-
-def _change(pairs: list[tuple[dict, dict]], column: str) -> Change:
-    """The change of a column over pairs of a network's row and L_0's, one pair a training seed."""
-    def blocks(row: dict) -> list[float]:
-        return [float(value) for value in row.get(f"{column}_left_out", "").split()]
-
-    row = pairs[0][0]
-    by_seed = [[ours / l0 - 1 for ours, l0 in zip(blocks(row), blocks(base), strict=True)] for row, base in pairs]
-    return Change(row["setting"], row["scale"], row["sampler"], row["spacing"], int(row["steps"]), int(row["nfe"]),
-                  values=tuple(float(row[column]) / float(base[column]) - 1 for row, base in pairs),
-                  base=mean(float(base[column]) for _, base in pairs), left_out=tuple(map(mean, zip(*by_seed, strict=True))))
 
 
 def apart(a: Change, b: Change) -> Change:
@@ -112,21 +89,16 @@ def count(cells: list[Change]) -> str:
             f"changes from {100 * low:+.1f} % to {100 * high:+.1f} %")
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A claim of the paper, judged with its evidence."""
 
     claim: str
     verdict: str  # reproduced, not reproduced, not tested here
     evidence: str
 
-    @classmethod
-    def of(cls, claim: str, reproduced: bool, evidence: str) -> "Verdict":
-        return cls(claim, "reproduced" if reproduced else "not reproduced", evidence)
 
-    @classmethod
-    def untested(cls, claim: str, reason: str) -> "Verdict":
-        return cls(claim, "not tested here", reason)
+def _judged(claim: str, reproduced: bool | None, evidence: str) -> Verdict:
+    return Verdict(claim, {True: "reproduced", False: "not reproduced", None: "not tested here"}[reproduced], evidence)
 
 
 def verdicts(rows: Rows, strips: Rows = (), cost: Rows = ()) -> list[Verdict]:
@@ -141,18 +113,18 @@ def verdicts(rows: Rows, strips: Rows = (), cost: Rows = ()) -> list[Verdict]:
     others = sorted({row["data"] for row in rows} - {"cifar10-train"})
     claim = "CIFAR-10: the distance falls by 3.27 to 14.06 %, over samplers and steps"
     return [
-        Verdict.untested(claim, f"these networks were trained on {others[0]}") if others else _gain(claim, paper),
+        _judged(claim, None, f"these networks were trained on {others[0]}") if others else _gain(claim, paper),
         *(_gain(f"It helps with any sampler: {title}", [c for c in paper if c.sampler == sampler]) for sampler, title in FAMILIES.items()),
         *(_gain(f"It helps with this skip: {SETTINGS[setting].title}", [c for c in paper if c.setting == setting]) for setting in PAPER),
         _tau(found), _interpolation(strips), _cost(cost),
-        Verdict.untested("CelebA: the distance falls by 8.97 to 27.08 %", "no CelebA network has been trained")]
+        _judged("CelebA: the distance falls by 8.97 to 27.08 %", None, "no CelebA network has been trained")]
 
 
 def _gain(claim: str, cells: list[Change]) -> Verdict:
     cells = [c for c in cells if len(c.values) > 1]
     if not cells:
-        return Verdict.untested(claim, "no cell with more than one training seed")
-    return Verdict.of(claim, all(c.clear and c.mean < 0 for c in cells), count(cells))
+        return _judged(claim, None, "no cell with more than one training seed")
+    return _judged(claim, all(c.clear and c.mean < 0 for c in cells), count(cells))
 
 
 def _tau(found: list[Change]) -> Verdict:
@@ -163,12 +135,12 @@ def _tau(found: list[Change]) -> Verdict:
     cells = [(low[place], best, high[place]) for place, best in middle.items()
              if all(place in others and len(others[place].values) == len(best.values) for others in (low, high))]
     if not cells:
-        return Verdict.untested(claim, "no cell with all of τ = 0.9, 0.99 and 0.999")
+        return _judged(claim, None, "no cell with all of τ = 0.9, 0.99 and 0.999")
     worse = [(apart(below, best), apart(above, best)) for below, best, above in cells]
     said = [f"{FAMILIES.get(best.sampler, best.sampler)}, {best.steps} steps: τ 0.9 {below}, τ 0.99 {best}, τ 0.999 {above}; "
             f"apart from τ 0.99, paired: τ 0.9 {gap_below}, τ 0.999 {gap_above}"
             for (below, best, above), (gap_below, gap_above) in zip(cells, worse, strict=True)]
-    return Verdict.of(claim, all(c.clear and c.mean > 0 for gaps in worse for c in gaps), "; ".join(said))
+    return _judged(claim, all(c.clear and c.mean > 0 for gaps in worse for c in gaps), "; ".join(said))
 
 
 def _interpolation(rows: Rows) -> Verdict:
@@ -180,7 +152,7 @@ def _interpolation(rows: Rows) -> Verdict:
         if names == ["s2dm50", "l0"] and row["way"] == row["against_way"] == "slerp":
             by_measure[row["measure"]][row["checkpoint"]] = row
     if not by_measure or min(map(len, by_measure.values())) < 2:
-        return Verdict.untested(claim, "no strips of more than one training seed")
+        return _judged(claim, None, "no strips of more than one training seed")
     pairs = {row["pairs"] for networks in by_measure.values() for row in networks.values()}
     said, worse = [], False
     for measure, networks in by_measure.items():
@@ -191,17 +163,17 @@ def _interpolation(rows: Rows) -> Verdict:
         clear = is_clear(change, (over_trainings, len(values) - 1), (over_pairs, int(min(pairs, key=int)) - 1))
         worse |= clear and change > 0
         said.append(f"{measure} {'**' * clear}{change:+.3f} ± {math.hypot(over_trainings, over_pairs):.3f}{'**' * clear}")
-    return Verdict.of(claim, not worse, f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(said))
+    return _judged(claim, not worse, f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(said))
 
 
 def _cost(rows: Rows) -> Verdict:
     """Reproduced if the upper end of the 95 % interval of a step's time is within 5 % of L_0's."""
     claim, found = "Training with the released loss costs next to nothing more", {row["loss"]: row for row in rows}
     if "independent" not in found:
-        return Verdict.untested(claim, "no step has been timed")
+        return _judged(claim, None, "no step has been timed")
     ratio, error = (float(found["independent"][name]) for name in ("ratio", "ratio_error"))
     said = ", ".join(f"`{name}` {float(row['ratio']):.3f} ± {float(row['ratio_error']):.3f}" for name, row in found.items() if name != "l0")
-    return Verdict.of(claim, ratio + 1.96 * error < 1.05,
+    return _judged(claim, ratio + 1.96 * error < 1.05,
                       f"time of a step over that of L₀, `{found['independent']['preset']}` on a CPU: {said}")
 
 
@@ -245,20 +217,20 @@ def report(size: str, table: Path) -> str:
 
 def verdict_table(judged: Iterable[Verdict]) -> str:
     """Verdicts as a Markdown table."""
-    lines = (f"| {v.claim} | {v.verdict} | {v.evidence} |" for v in judged)
-    return "\n".join(["| claim | verdict | evidence |", "| --- | --- | --- |", *lines])
+    return "\n".join(["| claim | verdict | evidence |", "| --- | --- | --- |", *(f"| {' | '.join(verdict)} |" for verdict in judged)])
 
 
 def change_table(cells: Iterable[Change]) -> str:
     """Changes as a Markdown table: a row a network and scale, a column a sampler and step count; bold where clear."""
-    cells = list(cells)
-    places = sorted({(*c.place, c.nfe) for c in cells})
-    lines = ["| | " + " | ".join(f"{FAMILIES.get(sampler, sampler)}, {steps} steps ({nfe})" for sampler, _, steps, nfe in places) + " |",
-             "| --- |" + " ---: |" * len(places)]
-    by_place = {(c.setting, c.scale, *c.place): str(c) for c in cells}
-    for setting, scale in dict.fromkeys((c.setting, c.scale) for c in cells):
-        row = [by_place.get((setting, scale, *place), "") for *place, _ in places]
-        lines.append(f"| {title(setting, scale)} | " + " | ".join(row) + " |")
+    by_row: dict[str, dict[tuple, str]] = defaultdict(dict)  # network and scale → place → change
+    places = set()
+    for c in cells:
+        by_row[title(c.setting, c.scale)][c.place] = str(c)
+        places.add((*c.place, c.nfe))
+    names = [f"{FAMILIES.get(sampler, sampler)}, {steps} steps ({nfe})" for sampler, _, steps, nfe in sorted(places)]
+    lines = [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(places)]
+    for name, row in by_row.items():
+        lines.append(f"| {name} | " + " | ".join(row.get(tuple(place), "") for *place, _ in sorted(places)) + " |")
     return "\n".join(lines)
 
 

@@ -32,29 +32,23 @@ def build_zoo(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str
         table: CSV file for the measurements; by default data/results/evaluations.csv
     """
     check_name("size", size, ZOO_SIZES)
-    families = ZOO_SIZES[size]
-    members = [f"{family}-{twin}" for family, plan in families.items() for twin in plan.twins]
-    if only and not any(name.startswith(only) for name in members):
-        raise ValueError(f"no member of the size {size} starts with {' or '.join(only)}; there are {', '.join(members)}.")
+    plans, table = ZOO_SIZES[size], table or tables.RESULTS / "evaluations.csv"
+    wanted = {family: [twin for twin in plan.twins if not only or f"{family}-{twin}".startswith(only)] for family, plan in plans.items()}
+    if not any(wanted.values()):
+        members = ", ".join(f"{family}-{twin}" for family, plan in plans.items() for twin in plan.twins)
+        raise ValueError(f"no member of the size {size} starts with {' or '.join(only)}; there are {members}.")
     with sole_writer(out / "zoo"):
-        for family, plan in families.items():
-            if twins := [twin for twin in plan.twins if not only or f"{family}-{twin}".startswith(only)]:
-                _build_family(family, plan, twins, out, ship, device, table or tables.RESULTS / "evaluations.csv")
+        for family, twins in wanted.items():
+            plan, tune, base = plans[family], plans[family].tune, out / f"{family}-base"
+            if twins:
+                train_to_end(replace(plan.base, out=base, device=device), base.name)
+            for twin in twins:
+                path, start = out / f"{family}-{twin}" / "model.safetensors", (base / "model.safetensors").as_posix()
+                train_to_end(SETTINGS[twin].training(tune, start=start, out=path.parent, device=device), path.parent.name)
+                # With a budget of minutes, the first twin sets the number of images for the others.
+                tune = replace(tune, images=checkpoints.load_model(path)[1]["images_seen"], minutes=None)
+                _show(path.parent.name, path, plan, ship, device, table)
     return out
-
-
-def _build_family(family: str, plan: Family, twins: list[str], out: Path, ship: bool, device: str, table: Path) -> None:
-    base, images = out / f"{family}-base", plan.tune.images
-    train_to_end(replace(plan.base, out=base, device=device), f"{family}-base")
-    for twin in twins:
-        name = f"{family}-{twin}"
-        config = SETTINGS[twin].training(plan.tune, start=(base / "model.safetensors").as_posix(), out=out / name, device=device)
-        if images:  # with a budget of minutes, the first twin sets the number of images for the others
-            config = replace(config, images=images, minutes=None)
-        train_to_end(config, name)
-        path = out / name / "model.safetensors"
-        images = checkpoints.load_model(path)[1]["images_seen"]
-        _show(name, path, plan, ship, device, table)
 
 
 def train_to_end(config: TrainConfig, title: str) -> None:

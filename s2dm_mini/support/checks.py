@@ -28,12 +28,25 @@ def shown(value: object) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else reprlib.repr(value)
 
 
+def require(holds: object, demand: str, *value: object) -> None:
+    """Raise ValueError, "{demand}, not {value}.", unless it holds. Leave the value out where the demand names it."""
+    if not holds:
+        raise ValueError(", not ".join([demand, *map(shown, value)]) + ".")
+
+
+def similar(name: object, known: Iterable[str]) -> str:
+    """A question after the known name most like this one, to end a sentence with; empty where none is like it."""
+    near = get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+# Any argument.
+
 def check_integer(name: str, value: object, low: int, high: int | None = None, why: str = "") -> int:
     """Return a whole number in low..high, Python's or NumPy's, as an int. why: words added to the limit."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        limit = f"of at least {low}" if high is None else f"in {low}..{high}"
-        raise ValueError(f"{name} must be an integer {limit}{why}, not {shown(value)}.")
+    limit = f"of at least {low}" if high is None else f"in {low}..{high}"
+    require(whole and low <= value and (high is None or value <= high), f"{name} must be an integer {limit}{why}", value)
     return int(value)
 
 
@@ -44,23 +57,20 @@ def check_seed(value: object, name: str = "seed") -> int:
 
 def check_number(name: str, value: object, low: float = -LARGEST, high: float = LARGEST) -> float:
     """Return a real number in [low, high], not NaN, as a float."""
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {shown(value)}.")
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    require(real and low <= value <= high, f"{name} must lie in [{low:g}, {high:g}]", value)
     return float(value)
 
 
 def check_name(name: str, value: object, known: Iterable[str]) -> None:
     """Refuse a name that is not known, and suggest a similar one."""
     if not isinstance(value, str) or value not in known:
-        near = get_close_matches(value, known, n=1) if isinstance(value, str) else []
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not {shown(value)}.{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not {shown(value)}.{similar(value, known)}")
 
 
 def check_kind(name: str, value: object, kind: type, hint: str = "") -> None:
     """Refuse an object of another class. hint: how to get one."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} must be of the class {kind.__name__}{hint}, not {shown(value)}.")
+    require(isinstance(value, kind), f"{name} must be of the class {kind.__name__}{hint}", value)
 
 
 def check_types(config: object) -> None:
@@ -73,10 +83,8 @@ def check_types(config: object) -> None:
         if isinstance(value, np.generic):
             value = value.item()
             object.__setattr__(config, field.name, value)
-        if not _fits(value, field.type):
-            kind = field.type.__name__ if isinstance(field.type, type) and not get_args(field.type) else field.type
-            finite = ", and finite" if isinstance(value, float) else ""
-            raise ValueError(f"{field.name} must be of the type {kind}{finite}, not {shown(value)}.")
+        kind = field.type.__name__ if isinstance(field.type, type) and not get_args(field.type) else field.type
+        require(_fits(value, field.type), f"{field.name} must be of the type {kind}{', and finite' * isinstance(value, float)}", value)
 
 
 def _fits(value: object, kind: object) -> bool:
@@ -89,25 +97,28 @@ def _fits(value: object, kind: object) -> bool:
     return isinstance(value, (str, PathLike) if kind is Path else kind)
 
 
+def check_fields(config: object, *limits: tuple[str, object, str]) -> None:
+    """Refuse a dataclass by a table of (field, whether its value is allowed, the limit in words)."""
+    for name, holds, limit in limits:
+        require(holds, f"{name} must be {limit}", getattr(config, name))
+
+
 def check_denoiser(denoiser: object, name: str = "denoiser") -> None:
     """Refuse what cannot be called."""
-    if not callable(denoiser):
-        raise ValueError(f"{name} must be a function (x, t) → ε, such as a UNet, not {shown(denoiser)}.")
-
-
-def check_eps(eps: object, x: Tensor, where: str = "") -> Tensor:
-    """Return a denoiser's answer eps for x if it is one tensor like x: broadcasting would hide a wrong shape."""
-    if not isinstance(eps, Tensor) or eps.shape != x.shape or eps.device != x.device or not eps.is_floating_point():
-        answer = f"{tuple(eps.shape)} {eps.dtype} on {eps.device}" if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
-        raise ValueError(f"{where}the denoiser returned {answer} for an x of {tuple(x.shape)} on {x.device}; "
-                         "it must return one tensor like x, the predicted noise.")
-    return eps
+    require(callable(denoiser), f"{name} must be a function (x, t) → ε, such as a UNet", denoiser)
 
 
 def check_generator(generator: object) -> None:
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ValueError(f"generator must be a torch.Generator or None, not {shown(generator)}.")
+    require(generator is None or isinstance(generator, torch.Generator), "generator must be a torch.Generator or None", generator)
 
+
+def check_schedule(schedule: Any) -> int:
+    """Return T of a NoiseSchedule, known by its table: this module cannot import the class, which is above it."""
+    require(isinstance(getattr(schedule, "alpha_bar", None), Tensor), "schedule must be of the class NoiseSchedule", schedule)
+    return len(schedule.alpha_bar)
+
+
+# Tensors.
 
 def check_floating(name: str, x: object, shape: str = "(B, ...)", empty: bool = False) -> None:
     """Refuse what is not a floating tensor. shape: names of its dimensions, `...` for any number of them. empty: may hold no number."""
@@ -120,21 +131,17 @@ def check_pixels(name: str, x: object, shape: str = "(N, 3, H, W)") -> None:
 
 
 def _check_tensor(name: str, x: object, shape: str, right_type: bool, kind: str, empty: bool = False) -> None:
-    wanted = shape.strip("()").split(", ")
-    more = "..." in wanted
-    wanted = [size for size in wanted if size not in ("...", "")]
-    if (not right_type or x.ndim < len(wanted) or (x.ndim > len(wanted) and not more) or not (empty or x.numel())
-            or any(size.isdigit() and x.shape[i] != int(size) for i, size in enumerate(wanted))):
-        raise ValueError(f"{name} must be a {kind} tensor {shape}{'' if empty else ', not empty'}, not {shown(x)}.")
+    sizes = [size for size in shape.strip("()").split(", ") if size not in ("...", "")]
+    require(right_type and (x.ndim >= len(sizes) if "..." in shape else x.ndim == len(sizes)) and (empty or x.numel())
+            and all(x.shape[i] == int(size) for i, size in enumerate(sizes) if size.isdigit()),
+            f"{name} must be a {kind} tensor {shape}{'' if empty else ', not empty'}", x)
 
 
 def check_finite(name: str, *tensors: Tensor) -> None:
     """Refuse NaN, infinite values and values beyond ±LARGEST."""
     for x in tensors:
-        bad = ~(x.isfinite() & (x.abs() <= LARGEST))
-        if bool(bad.any()):
-            raise ValueError(f"{name} must be finite, within ±{LARGEST:g}; {int(bad.sum())} of {x.numel()} values are NaN, infinite "
-                             "or beyond.")
+        bad = x.numel() - int((x.isfinite() & (x.abs() <= LARGEST)).sum())
+        require(not bad, f"{name} must be finite, within ±{LARGEST:g}; {bad} of {x.numel()} values are NaN, infinite or beyond")
 
 
 def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:
@@ -145,22 +152,8 @@ def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:
         found = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{name} must be real numbers, not {shown(value)}.") from None
-    if not bool(((found >= low) & (found <= LARGEST)).all()):
-        raise ValueError(f"{name} must be finite numbers in [{low:g}, {LARGEST:g}], not {shown(value)}.")
+    require(((found >= low) & (found <= LARGEST)).all(), f"{name} must be finite numbers in [{low:g}, {LARGEST:g}]", value)
     return found
-
-
-def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False, name: str = "t", like: Tensor | None = None) -> None:
-    """Refuse timesteps outside 0..T−1 (values of CPU tensors only) and other types. whole: integers only. like: one for each of its B."""
-    right = isinstance(t, Tensor) and t.dtype != torch.bool and not t.is_complex() and (t.ndim == 1 or shape != "(B,)")
-    if not right or (whole and t.is_floating_point()):
-        raise ValueError(f"{name} must be a tensor {shape} of {'integer ' if whole else ''}timesteps, not {shown(t)}.")
-    if like is not None and len(t) != len(like):
-        raise ValueError(f"{name} must hold one timestep an image, shape ({len(like)},), not {tuple(t.shape)}.")
-    if t.device.type == "cpu" and t.numel():
-        first, last = t.min().item(), t.max().item()  # as numbers: compared with an int8, T − 1 would overflow
-        if not (first >= 0 and last <= T - 1):
-            raise ValueError(f"{name} must lie in 0..{T - 1} for T = {T} timesteps, not in {first}..{last}.")
 
 
 def check_values(name: str, values: Tensor, shape: str) -> None:
@@ -169,27 +162,31 @@ def check_values(name: str, values: Tensor, shape: str) -> None:
     check_finite(name, values.double())
 
 
-def check_schedule(schedule: Any) -> int:
-    """Return T of a NoiseSchedule, known by its table: this module cannot import the class, which is above it."""
-    if not isinstance(getattr(schedule, "alpha_bar", None), Tensor):
-        raise ValueError(f"schedule must be of the class NoiseSchedule, not {shown(schedule)}.")
-    return len(schedule.alpha_bar)
+def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False, name: str = "t", like: Tensor | None = None) -> None:
+    """Refuse timesteps outside 0..T−1 (values of CPU tensors only) and other types. whole: integers only. like: one for each of its B."""
+    right = isinstance(t, Tensor) and t.dtype != torch.bool and not t.is_complex() and (t.ndim == 1 or shape != "(B,)")
+    require(right and not (whole and t.is_floating_point()), f"{name} must be a tensor {shape} of {'integer ' * whole}timesteps", t)
+    require(like is None or len(t) == len(like), f"{name} must hold one timestep an image", t)
+    if t.device.type == "cpu" and t.numel():
+        first, last = t.min().item(), t.max().item()  # as numbers: compared with an int8, T − 1 would overflow
+        require(first >= 0 and last <= T - 1, f"{name} must lie in 0..{T - 1} for T = {T} timesteps, not in {first}..{last}")
 
+
+# The schedule.
 
 def check_alpha_bar(alpha_bar: object) -> Tensor:
     """Return the table of a schedule as float64."""
     alpha_bar = check_numbers("alpha_bar", alpha_bar)
-    if alpha_bar.ndim != 1 or not 2 <= len(alpha_bar) <= MAX_T:
-        raise ValueError(f"alpha_bar must be a vector of at least 2 values, at most {MAX_T:,}, not of shape {tuple(alpha_bar.shape)}.")
-    if not (alpha_bar[0] < 1 and alpha_bar[-1] > 0 and bool((alpha_bar.diff() < 0).all())):
-        raise ValueError("alpha_bar must fall strictly from below 1 to above 0: each step adds some noise.")
+    require(alpha_bar.ndim == 1 and 2 <= len(alpha_bar) <= MAX_T, f"alpha_bar must hold at least 2, at most {MAX_T:,} values", alpha_bar)
+    require(alpha_bar[0] < 1 and alpha_bar[-1] > 0 and (alpha_bar.diff() < 0).all(),
+            "alpha_bar must fall strictly from below 1 to above 0: each step adds some noise")
     return alpha_bar
 
 
 def check_betas(T: object, beta_start: object, beta_end: object) -> int:
     """Return T of a linear schedule as an int."""
-    if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
-        raise ValueError(f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}.")
+    require(0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1,
+            f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}")
     return check_integer("T", T, 2, MAX_T)
 
 
@@ -197,9 +194,8 @@ def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     """x and eps (B, ...) floating, of one shape; t (B,) timesteps."""
     check_floating(name, x)
     check_floating("eps", eps)
-    if x.shape != eps.shape or not isinstance(t, Tensor) or t.shape != x.shape[:1]:
-        raise ValueError(f"{name} and eps must share one shape (B, ...) and t be a tensor (B,), "
-                         f"not {tuple(x.shape)}, {tuple(eps.shape)} and {shown(t)}.")
+    require(x.shape == eps.shape and isinstance(t, Tensor) and t.shape == x.shape[:1],
+            f"{name} and eps must share one shape (B, ...) and t be a tensor (B,), not {tuple(x.shape)}, {tuple(eps.shape)} and {shown(t)}")
     check_timesteps(t, T)
 
 
@@ -213,12 +209,14 @@ def check_grid(T: object, steps: object, spacing: object, spacings: Iterable[str
     T = check_integer("T", T, 1, MAX_T)
     steps = check_integer("steps", steps, 1, T, f" for T = {T}")
     check_name("spacing", spacing, spacings)
-    if alpha_bar is not None and (not isinstance(alpha_bar, Tensor) or alpha_bar.shape != (T,)):
-        raise ValueError(f"alpha_bar must be a tensor ({T},), as a schedule of T = {T} has it, not {shown(alpha_bar)}.")
-    if spacing == "logsnr" and alpha_bar is None:
-        raise ValueError("the logsnr grid depends on the schedule: call schedule.timesteps(steps, 'logsnr').")
+    require(alpha_bar is None or isinstance(alpha_bar, Tensor) and alpha_bar.shape == (T,),
+            f"alpha_bar must be a tensor ({T},), as a schedule of T = {T} has it", alpha_bar)
+    require(spacing != "logsnr" or alpha_bar is not None,
+            "the logsnr grid depends on the schedule, not on alpha_bar = None: call schedule.timesteps(steps, 'logsnr')")
     return T, steps
 
+
+# Denoisers.
 
 def check_question(x: Any, t: Any, T: int, shape: tuple[int, ...] | None = None) -> None:
     """The arguments of a denoiser: x (B, ...) floating, t (B,) timesteps. shape: of one x."""
@@ -228,14 +226,22 @@ def check_question(x: Any, t: Any, T: int, shape: tuple[int, ...] | None = None)
         raise ValueError(f"x must be ({', '.join(map(str, ('B', *shape)))}), not {tuple(x.shape)}.")
 
 
+def check_eps(eps: object, x: Tensor, where: str = "") -> Tensor:
+    """Return a denoiser's answer eps for x if it is one tensor like x: broadcasting would hide a wrong shape."""
+    if not isinstance(eps, Tensor) or eps.shape != x.shape or eps.device != x.device or not eps.is_floating_point():
+        answer = f"{tuple(eps.shape)} {eps.dtype} on {eps.device}" if isinstance(eps, Tensor) else f"a {type(eps).__name__}"
+        raise ValueError(f"{where}the denoiser returned {answer} for an x of {tuple(x.shape)} on {x.device}; "
+                         "it must return one tensor like x, the predicted noise.")
+    return eps
+
+
 def check_covariance(mean: object, covariance: object, schedule: object) -> tuple[Tensor, Tensor]:
     """Return mean, D numbers of any shape, and covariance, (D,) or (D, D), as float64."""
     check_schedule(schedule)
     mean, covariance = check_numbers("mean", mean), check_numbers("covariance", covariance)
     d = mean.numel()
-    if not d or tuple(covariance.shape) not in ((d,), (d, d)):
-        raise ValueError(f"covariance must be ({d},) or ({d}, {d}) for a mean of {d} numbers, at least one, "
-                         f"not {tuple(covariance.shape)}.")
+    require(d and tuple(covariance.shape) in ((d,), (d, d)),
+            f"covariance must be ({d},) or ({d}, {d}) for a mean of {d} numbers, at least one", tuple(covariance.shape))
     if covariance.ndim == 2 and not covariance.allclose(covariance.T):
         raise ValueError(f"covariance must be symmetric; it differs from its transpose by {(covariance - covariance.T).abs().max():.3g}.")
     return mean, covariance
@@ -243,8 +249,8 @@ def check_covariance(mean: object, covariance: object, schedule: object) -> tupl
 
 def check_eigenvalues(eigenvalues: Tensor) -> Tensor:
     """Return the eigenvalues (D,) of a covariance; rounding may leave them just below 0."""
-    if eigenvalues.min() < -1e-8 * eigenvalues.abs().max():
-        raise ValueError(f"covariance has the negative eigenvalue {eigenvalues.min():.3g}; the covariance of data has none.")
+    lowest = eigenvalues.min()
+    require(lowest >= -1e-8 * eigenvalues.abs().max(), f"covariance has the negative eigenvalue {lowest:.3g}; that of data has none")
     return eigenvalues
 
 
@@ -253,33 +259,27 @@ def check_data(x: Any) -> None:
     if not isinstance(x, Tensor) or x.dtype != torch.uint8:
         check_floating("x", x, "(N, D, ...)")
         check_finite("x", x)
-    if len(x) < 2:
-        raise ValueError(f"a covariance needs at least 2 data points, not {len(x)}.")
+    require(len(x) >= 2, f"a covariance needs at least 2 data points, not {len(x)}")
 
 
 def check_mixture(means: object, std: object, weights: object, labels: Any, schedule: object) -> tuple[Tensor, Tensor, Tensor]:
     """Return means (K, D), std () or (K,) and weights (K,) as float64; equal weights for None."""
     check_schedule(schedule)
     means, std = check_numbers("means", means), check_numbers("std", std, low=0)
-    if means.ndim != 2 or not means.numel():
-        raise ValueError(f"means must be (K, D) with K and D at least 1, not {tuple(means.shape)}.")
+    require(means.ndim == 2 and means.numel(), "means must be (K, D) with K and D at least 1", tuple(means.shape))
     k = len(means)
-    if tuple(std.shape) not in ((), (k,)):
-        raise ValueError(f"std must be one number or {k} of them, one a component, not of shape {tuple(std.shape)}.")
     weights = torch.ones(k, dtype=torch.float64) if weights is None else check_numbers("weights", weights)
-    if weights.shape != (k,) or not bool((weights > 0).all()):
-        raise ValueError(f"weights must be {k} numbers above 0, one a component.")
-    if labels is not None and labels.shape != (k,):
-        raise ValueError(f"labels must be {k} numbers, one a component, not of shape {tuple(labels.shape)}.")
+    require(std.shape in ((), (k,)), f"std must be one number or {k} of them, one a component, not of shape {tuple(std.shape)}")
+    require(weights.shape == (k,) and (weights > 0).all(), f"weights must be {k} numbers above 0, one a component")
+    require(labels is None or labels.shape == (k,), f"labels must be {k} numbers, one a component", labels)
     return means, std, weights
 
 
 def check_labels(label: Tensor, classes: Tensor | None) -> Tensor:
     """Return the class of each component (K,) on the device of label (B,), whose values must be among them, or -1 (NO_LABEL)."""
-    if classes is None:
-        raise ValueError("this mixture was made without labels; pass labels=..., the class of each component.")
+    require(classes is not None, "this mixture was made without labels; pass labels=..., the class of each component")
     classes = classes.to(label.device)
-    if label.device.type == "cpu" and not bool(((label == -1) | torch.isin(label, classes)).all()):
+    if label.device.type == "cpu" and not ((label == -1) | torch.isin(label, classes)).all():
         raise ValueError(f"labels must be among {classes.unique().tolist()}, or -1 for none, not {label.unique().tolist()}.")
     return classes
 
@@ -288,31 +288,29 @@ def check_scale(denoiser: object, scale: object) -> Tensor:
     """Return the scale of `Shrunk`, one number or (T,), as float64."""
     check_denoiser(denoiser)
     scale = check_numbers("scale", scale)
-    if scale.ndim > 1 or not scale.numel():
-        raise ValueError(f"scale must be one finite number or a vector (T,) of them, not of shape {tuple(scale.shape)}.")
+    require(scale.ndim <= 1 and scale.numel(), "scale must be one finite number or a vector (T,) of them", scale)
     return scale
 
 
 def check_guidance(label: Any, weight: Any) -> tuple[Tensor, float]:
     """Return label, one integer or (B,), as a tensor, and the weight of guidance as a float."""
-    label, weight = torch.as_tensor(label), float(weight)
-    if label.ndim > 1 or label.is_floating_point():
-        raise ValueError(f"label must be one whole number or (B,) of them, not {shown(label)}.")
-    if not math.isfinite(weight):
-        raise ValueError(f"weight must be finite, not {weight}.")
-    return label, weight
+    label = torch.as_tensor(label)
+    require(label.ndim <= 1 and not label.is_floating_point(), "label must be one whole number or (B,) of them", label)
+    require(math.isfinite(weight), "weight must be finite", weight)
+    return label, float(weight)
 
 
 def check_label_count(label: Tensor, x: Tensor) -> None:
-    if label.ndim and len(label) != len(x):
-        raise ValueError(f"{len(label)} labels cannot go with {len(x)} images; give one label for all, or one an image.")
+    require(label.ndim == 0 or len(label) == len(x),
+            f"{label.numel()} labels cannot go with {len(x)} images; give one label for all, or one an image")
 
 
 def check_guided_shrinkage(schedule: object, label_dropout: Any, skip: object, tau: object) -> None:
     check_shrinkage(schedule, skip, tau, "expected", ("expected",))
-    if not 0 < label_dropout <= 1 or tau == 0:
-        raise ValueError(f"label_dropout must lie in (0, 1] and tau above 0, not {label_dropout!r} and {tau!r}.")
+    require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
 
+
+# Losses.
 
 def check_loss(denoiser: object, x0: Any, t: Any, schedule: Any, generator: object) -> None:
     """x0 (B, D, ...) floating, t (B,) integer timesteps."""
@@ -335,8 +333,7 @@ def check_shrinkage(schedule: Any, skip: object, tau: object, reading: object, r
     check_number("tau", tau, 0, 1)
     T = check_schedule(schedule)
     check_integer("skip", skip, 1, T - 1, f" for T = {T}")
-    if closed and reading == "output":
-        raise ValueError("the output reading has no closed-form shrinkage; independent, expected and shared have.")
+    require(not closed or reading != "output", "the output reading has no closed-form shrinkage; independent, expected and shared have")
 
 
 def check_weighting(t: object, schedule: Any, weighting: object, weightings: Iterable[str]) -> None:
@@ -344,52 +341,45 @@ def check_weighting(t: object, schedule: Any, weighting: object, weightings: Ite
     check_timesteps(t, check_schedule(schedule))
 
 
+# Networks.
+
 def check_unet_config(config: Any) -> None:
     """The fields of a UNetConfig."""
     check_types(config)
-    channels, levels = config.channels, len(config.channels)
-    if levels > 8 or max(channels, default=0) > 4096 or max(config.image_size, config.image_channels) > 4096:
-        raise ValueError(f"a network has at most 8 levels, 4096 channels and pictures of 4096×4096; it cannot be as large as channels "
-                         f"{shown(channels)}, image_size {config.image_size}, image_channels {config.image_channels}.")
-    if not channels or min(channels) < 1:
-        raise ValueError(f"channels must name at least one positive width, not {channels}.")
-    if channels[0] < 4 or channels[0] % 2:
-        raise ValueError(f"the first of channels must be even and at least 4, not {channels[0]}: t enters as that many sines and cosines.")
-    if min(config.image_size, config.image_channels, config.norm_groups) < 1:
-        raise ValueError(f"image_size, image_channels and norm_groups must be at least 1, "
-                         f"not {config.image_size}, {config.image_channels} and {config.norm_groups}.")
-    if config.dimensions not in (1, 2):
-        raise ValueError(f"dimensions must be 1 (signals) or 2 (pictures), not {config.dimensions!r}.")
-    if any(c % config.norm_groups for c in channels):
-        raise ValueError(f"channels {channels} must all be multiples of norm_groups = {config.norm_groups}.")
-    if config.image_size % 2 ** (levels - 1):
-        raise ValueError(f"image_size {config.image_size} cannot be halved {levels - 1} times, once for each "
-                         f"level after the first; it must be a multiple of {2 ** (levels - 1)}.")
-    if any(not 0 <= level < levels for level in config.attention_levels):
-        raise ValueError(f"attention_levels {config.attention_levels} must lie in 0..{levels - 1}.")
-    if not 1 <= config.blocks_per_level <= 16 or not 0 <= config.dropout < 1:
-        raise ValueError(f"blocks_per_level must lie in 1..16 and dropout in [0, 1), not {config.blocks_per_level} and {config.dropout}.")
-    if config.classes < 0:
-        raise ValueError(f"classes must be at least 0, not {config.classes}.")
+    widths, levels, groups = config.channels, len(config.channels), config.norm_groups
+    factor = 2 ** (min(max(levels, 1), 8) - 1)  # between the first and the last level's resolution
+    check_fields(
+        config,
+        ("image_size", 1 <= config.image_size <= 4096, "in 1..4096"),
+        ("image_channels", 1 <= config.image_channels <= 4096, "in 1..4096"),
+        ("dimensions", config.dimensions in (1, 2), "1 (signals) or 2 (pictures)"),
+        ("norm_groups", groups >= 1, "at least 1"),
+        ("channels", 1 <= levels <= 8 and all(1 <= width <= 4096 for width in widths), "1 to 8 widths in 1..4096"),
+        ("channels", levels and widths[0] % 2 == 0 and widths[0] >= 4, "even and at least 4 at first, as many as sines and cosines of t"),
+        ("channels", groups and not any(width % groups for width in widths), f"multiples of norm_groups = {groups}"),
+        ("image_size", config.image_size % factor == 0, f"a multiple of {factor}, to be halved for each level after the first"),
+        ("attention_levels", all(0 <= level < levels for level in config.attention_levels), f"levels in 0..{levels - 1}"),
+        ("blocks_per_level", 1 <= config.blocks_per_level <= 16, "in 1..16"),
+        ("dropout", 0 <= config.dropout < 1, "in [0, 1)"),
+        ("classes", config.classes >= 0, "at least 0"),
+    )
 
 
 def check_unet_input(x: Any, t: Any, label: Any, config: Any) -> None:
     """x (B, *config.shape) floating, t (B,), label (B,) int64 in -1 (NO_LABEL)..classes−1, or None."""
-    check_floating("x", x, "(B, ...)", empty=True)
-    if tuple(x.shape[1:]) != config.shape:
-        raise ValueError(f"x must be a batch of {'×'.join(map(str, config.shape))} {'images' if config.dimensions == 2 else 'signals'}, "
-                         f"(B, {', '.join(map(str, config.shape))}), not {tuple(x.shape)}.")
-    if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_complex():
-        raise ValueError(f"t must hold one timestep an image, shape ({x.shape[0]},), not {shown(t)}.")
-    if label is None:
-        return
-    if not isinstance(label, Tensor) or label.shape != x.shape[:1] or label.dtype != torch.int64:
-        raise ValueError(f"label must hold one int64 number an image, shape ({x.shape[0]},), not {shown(label)}.")
-    if not config.classes:
-        raise ValueError("this network was made without classes, so it takes no label; see UNetConfig.classes.")
-    if label.device.type == "cpu" and not bool(((label >= -1) & (label < config.classes)).all()):
-        raise ValueError(f"labels must be 0..{config.classes - 1}, or -1 for none, not {label.unique().tolist()}.")
+    check_floating("x", x, f"(B, {', '.join(map(str, config.shape))})", empty=True)
+    batch = x.shape[:1]
+    require(isinstance(t, Tensor) and t.shape == batch and not t.is_complex(), f"t must hold one timestep an image, {tuple(batch)}", t)
+    if label is not None:
+        require(config.classes, "this network was made without classes, so it takes no label; see UNetConfig.classes")
+        require(isinstance(label, Tensor) and label.shape == batch and label.dtype == torch.int64,
+                f"label must hold one int64 number an image, {tuple(batch)}", label)
+        if label.device.type == "cpu":
+            outside = label[(label < -1) | (label >= config.classes)].tolist()
+            require(not outside, f"labels must be 0..{config.classes - 1}, or -1 for none", outside)
 
+
+# Samplers and latents.
 
 def check_walk(denoiser: object, x_T: Any, schedule: object, sampler: Any, samplers: dict[str, Any], eta: object,
                generator: object) -> None:
@@ -398,18 +388,18 @@ def check_walk(denoiser: object, x_T: Any, schedule: object, sampler: Any, sampl
     check_denoiser(denoiser)
     check_floating("x_T", x_T, empty=True)
     check_schedule(schedule)
-    if check_number("eta", eta, 0, 1) and not samplers[sampler].takes_eta:
-        raise ValueError(f"eta = {eta} has no meaning for {sampler}; it belongs to DDIM.")
-    weight = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
-    if weight is not None and weight.device != x_T.device:
-        raise ValueError(f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...).")
-    if isinstance(generator, list) and len(generator) != len(x_T):
-        raise ValueError(f"a list of generators needs one an image: {len(generator)} for the {len(x_T)} images of x_T.")
-    for g in generator if isinstance(generator, list) else [generator]:
+    require(check_number("eta", eta, 0, 1) == 0 or samplers[sampler].takes_eta,
+            f"eta = {eta} has no meaning for {sampler}; it belongs to DDIM")
+    weight = next(denoiser.parameters(), x_T) if isinstance(denoiser, nn.Module) else x_T
+    require(weight.device == x_T.device,
+            f"x_T is on {x_T.device} but the denoiser's weights are on {weight.device}; move one of them with .to(...)")
+    generators = generator if isinstance(generator, list) else [generator]
+    require(not isinstance(generator, list) or len(generator) == len(x_T),
+            f"a list of generators needs one an image: {len(generators)} for the {len(x_T)} images of x_T")
+    for g in generators:
         check_generator(g)
-        if g is not None and g.device.type != x_T.device.type:  # one made for "cuda" may serve any cuda:i
-            raise ValueError(f"generator is on {g.device} but x_T on {x_T.device}; make it with "
-                             f"torch.Generator(device={x_T.device.type!r}).")
+        require(g is None or g.device.type == x_T.device.type,  # one made for "cuda" may serve any cuda:i
+                f"generator is on {g and g.device} but x_T on {x_T.device}; make it with torch.Generator(device={x_T.device.type!r})")
 
 
 def check_ends(a: Any, b: Any, weight: Any, directions: bool = False) -> None:
@@ -417,11 +407,10 @@ def check_ends(a: Any, b: Any, weight: Any, directions: bool = False) -> None:
     check_floating("a", a, "(...)")
     check_floating("b", b, "(...)")
     check_floating("weight", weight, "(N,)")
-    if a.shape != b.shape or a.dtype != b.dtype:
-        raise ValueError(f"a and b must be of one shape and type, not {shown(a)} and {shown(b)}.")
+    require(a.shape == b.shape and a.dtype == b.dtype, f"a and b must be of one shape and type, not {shown(a)} and {shown(b)}")
     check_finite("a, b and weight", a, b, weight)
-    if directions and not (a.double().norm() > 0 and b.double().norm() > 0):
-        raise ValueError("slerp needs two vectors that are not zero: a zero vector has no direction.")
+    require(not directions or a.double().norm() > 0 and b.double().norm() > 0,
+            "slerp needs two vectors that are not zero: a zero vector has no direction")
 
 
 def check_interpolation(a: object, frames: object, way: object, ways: Iterable[str]) -> int:
@@ -440,5 +429,4 @@ def check_inversion(denoiser: object, x0: Any, schedule: object, refinements: ob
 
 
 def check_inverted(x: Tensor, t: int) -> None:
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"the inversion left the finite numbers at t = {t}; take more steps or fewer refinements.")
+    require(x.isfinite().all(), f"the inversion left the finite numbers at t = {t}; take more steps or fewer refinements")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checks import shown
+from .checks import require
 
 CPUINFO = Path("/proc/cpuinfo")  # Linux only
 
@@ -23,11 +23,10 @@ def open_device(name: str) -> torch.device:
 
     Raises ValueError for any other name and for a GPU that this machine lacks.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d\d?)?", name):
-        raise ValueError(f"device must be auto, cpu or cuda, not {shown(name)}.")
+    require(isinstance(name, str) and re.fullmatch(r"auto|cpu|cuda(:\d\d?)?", name), "device must be auto, cpu or cuda", name)
     device, found = torch.device(best_device() if name == "auto" else name), torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise ValueError(f"device = {name} needs a GPU that PyTorch does not find here ({found} found): choose auto or cpu.")
+    require(device.type == "cpu" or (device.index or 0) < found,
+            f"device = {name} needs a GPU that PyTorch does not find here ({found} found): choose auto or cpu")
     return device
 
 
@@ -52,14 +51,16 @@ def _cpuinfo() -> str:
 
 def git_commit() -> str:
     """The commit of this checkout, followed by + if tracked files differ from it; `unknown` where git does not track this file."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        git = ["git", "-C", str(Path(__file__).parent)]
-        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True).stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + ("+" if changed else "")
 
 
 def stamp(device: torch.device) -> dict[str, str]:

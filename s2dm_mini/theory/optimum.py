@@ -10,6 +10,7 @@
 Distances are squared 2-Wasserstein distances of the samples from the data. Searches start from s_t = 1 and follow the gradient, so
 `best_free` may end in a local optimum.
 """
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,10 +73,14 @@ def best_free(distance: Objective, schedule: NoiseSchedule, sampler: str, steps:
 
     For a half step of PNDM both whole timesteps beside it are free: the scale is linear between them.
     """
-    free: dict[int, None] = {}
-    for t in timesteps_asked(schedule, sampler, steps, spacing):
-        free |= dict.fromkeys((int(t), int(t) if t == int(t) else int(t) + 1))
-    where = torch.tensor(list(free))
+    asked: list[float] = []
+
+    def listen(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(float(t[0]))
+        return x
+
+    _end(listen, torch.ones(()), torch.ones(1, dtype=torch.float64), schedule, sampler, steps, spacing)
+    where = torch.tensor(list(dict.fromkeys(beside for t in asked for beside in (math.floor(t), math.ceil(t)))))
     return _descend(distance, lambda s: torch.ones(schedule.T, dtype=torch.float64).index_put((where,), s), [1.0] * len(where))
 
 
@@ -92,26 +97,12 @@ def best_line(distance: Objective, T: int = 1000) -> Best:
 
 def best_skip_tau(distance: Objective, schedule: NoiseSchedule, skips: tuple[int, ...] = (1, 2, 4, 9, 19, 49, 99, 199, 399)) -> Best:
     """S²-DM's closed form, over these skips and all τ; the numbers are skip and τ."""
-    tau_of = lambda log_odds: float(torch.sigmoid(torch.tensor(-log_odds, dtype=torch.float64)))  # noqa: E731  of log((1−τ)/τ)
-    found = []
-    for skip in skips:
-        at = lambda x, skip=skip: float(distance(shrinkage(schedule, skip, tau_of(x[0]))))  # noqa: E731
-        best = nelder_mead(at, [[-4.0], [-3.0]], 24)
-        found.append((at(best), skip, tau_of(best[0])))
-    value, skip, tau = min(found)
+    def at(skip: int, log_odds: float) -> tuple[float, int, float]:  # of (1−τ)/τ
+        tau = float(torch.sigmoid(torch.tensor(-log_odds, dtype=torch.float64)))
+        return float(distance(shrinkage(schedule, skip, tau))), skip, tau
+
+    value, skip, tau = min(at(skip, *nelder_mead(lambda x, skip=skip: at(skip, *x)[0], [[-4.0], [-3.0]], 24)) for skip in skips)
     return Best(value, shrinkage(schedule, skip, tau), (skip, tau))
-
-
-def timesteps_asked(schedule: NoiseSchedule, sampler: str, steps: int, spacing: str = "uniform") -> list[float]:
-    """The times at which a sampler evaluates its denoiser, in order, each once."""
-    asked: dict[float, None] = {}
-
-    def record(x: Tensor, t: Tensor) -> Tensor:
-        asked[float(t[0])] = None
-        return x
-
-    _end(record, torch.ones(()), torch.ones(1, dtype=torch.float64), schedule, sampler, steps, spacing)
-    return list(asked)
 
 
 def _end(exact: Denoiser, scale: Tensor, x: Tensor, schedule: NoiseSchedule, sampler: str, steps: int, spacing: str) -> Tensor:

@@ -12,7 +12,7 @@ compares the families. `optimum` finds the best of wider families, by gradient, 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,8 +75,7 @@ def relative_scale(denoiser: Denoiser, baseline: Denoiser, x0: Tensor, t: int, s
     return float((f * e).sum() / e.square().sum())
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """The result of `fit_line`, as the two ends (λ_first, λ_last)."""
 
     constant: tuple[float, float]  # the best constant tried
@@ -114,27 +113,26 @@ def nelder_mead(f: Callable[[list[float]], float], simplex: list[list[float]], e
 
     simplex: D + 1 starting points of D numbers each, which span all D dimensions.
     """
-    left = evaluations
+    points: list[tuple[float, Tensor]] = []  # all that were tried
 
     def evaluate(x: Tensor) -> tuple[float, Tensor]:
-        nonlocal left
-        left -= 1
-        return f(x.tolist()), x
+        points.append((f(x.tolist()), x))
+        return points[-1]
 
-    vertices = [evaluate(torch.tensor(x, dtype=torch.float64)) for x in simplex[:left]]
-    while left > 0:
-        vertices.sort(key=lambda vertex: vertex[0])
-        best, worst, others = vertices[0], vertices[-1], vertices[:-1]
-        centre = torch.stack([x for _, x in others]).mean(0)
+    value = lambda vertex: vertex[0]  # noqa: E731
+    vertices = [evaluate(torch.tensor(x, dtype=torch.float64)) for x in simplex[:evaluations]]
+    while len(points) < evaluations:
+        best, *_, worst = vertices = sorted(vertices, key=value)
+        centre = torch.stack([x for _, x in vertices[:-1]]).mean(0)
         new = evaluate(centre + (centre - worst[1]))  # the mirror image of the worst point
-        if new[0] < best[0]:
-            if left > 0:  # the best so far: twice as far
-                new = min(new, evaluate(centre + 2 * (centre - worst[1])), key=lambda vertex: vertex[0])
-        elif new[0] >= others[-1][0] and left > 0:  # still the worst: half as far, on the better side
-            nearer = min(worst, new, key=lambda vertex: vertex[0])
+        spare = len(points) < evaluations
+        if new[0] < best[0] and spare:  # the best so far: twice as far
+            new = min(new, evaluate(centre + 2 * (centre - worst[1])), key=value)
+        elif new[0] >= vertices[-2][0] and spare:  # still the worst: half as far, on the better side
+            nearer = min(worst, new, key=value)
             new = evaluate(centre + 0.5 * (nearer[1] - centre))
             if new[0] >= nearer[0]:  # no better either: shrink towards the best
-                vertices = [best, *(evaluate(best[1] + 0.5 * (x - best[1])) for _, x in vertices[1:][:left])]
+                vertices = [best, *(evaluate(best[1] + 0.5 * (x - best[1])) for _, x in vertices[1:][:evaluations - len(points)])]
                 continue
         vertices[-1] = new
-    return min(vertices, key=lambda vertex: vertex[0])[1].tolist()
+    return min(vertices, key=value)[1].tolist()

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..data import DATA
 from ..losses import READINGS, WEIGHTINGS
 from ..schedule import MAX_T
-from ..support.checks import check_types, shown
+from ..support.checks import check_fields, check_types
 from ..unet import PRESETS
 
 MAX_BATCH = 1_000_000
@@ -54,7 +54,7 @@ class TrainConfig:
         ranges = (("learning_rate clip steps images minutes", lambda v: v is None or v > 0, "above 0"),
                   ("warmup seed save_minutes", lambda v: v >= 0, "at least 0"), ("tau label_dropout", lambda v: 0 <= v <= 1, "in [0, 1]"),
                   ("beta2 ema_decay", lambda v: 0 <= v < 1, "in [0, 1)"))
-        for name, holds, limit in (
+        check_fields(self, *(
             *((name, within(getattr(self, name)), limit) for names, within, limit in ranges for name in names.split()),
             ("data", self.data in DATA, f"one of {', '.join(DATA)}"),
             ("preset", self.preset in (*PRESETS, DIFFUSERS), f"one of {', '.join(PRESETS)}, {DIFFUSERS}"),
@@ -74,9 +74,7 @@ class TrainConfig:
             ("shards", self.shards >= 1 and self.batch % self.shards == 0, f"a divisor of batch = {self.batch}"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("keep_images", all(n > 0 for n in self.keep_images), "numbers of images above 0"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {limit}, not {shown(getattr(self, name))}.")
+        ))
         if ends == (None, None, None):
             raise ValueError("a training needs an end: set steps, images or minutes.")
 

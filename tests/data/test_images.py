@@ -248,7 +248,7 @@ def test_the_folder_of_the_files_may_be_named_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
 def test_the_python_version_is_named(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match=rf"holds {name}, CIFAR-10 for Python, whose files are pickles.*fetch cifar10"):
+    with pytest.raises(DataError, match=rf"is missing\. {name}, CIFAR-10 for Python, holds pickles.*fetch cifar10"):
         cifar10("train", tmp_path)
 
 
@@ -440,7 +440,7 @@ def test_fetching_without_a_network(tmp_path, monkeypatch):
 def test_fetching_checks_and_unpacks(tmp_path, monkeypatch):
     asked = []
 
-    def retrieve(url, known_hash, fname, path, progressbar):
+    def retrieve(url, known_hash, fname, path, progressbar=False):
         asked.append((url, known_hash))
         path.mkdir(exist_ok=True)
         return str(archive(Path(path) / fname, good_members()))

@@ -181,7 +181,7 @@ def test_every_parameter_learns():
 
 
 def test_wrong_shapes_and_diffusers():
-    with pytest.raises(ValueError, match=r"1×16 signals, \(B, 1, 16\), not \(2, 1, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"\(B, 1, 16\), not .*\(2, 1, 16, 16\)"):
         UNet(SMALL)(torch.zeros(2, 1, 16, 16), torch.zeros(2))
     with pytest.raises(ValueError, match=r"UNet2DModel is for pictures; this network is for signals \(1, 16\)"):
         importlib.import_module("s2dm_mini.interop").to_diffusers(UNet(SMALL))

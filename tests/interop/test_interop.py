@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, PNDMPipeline, PNDMScheduler, UNet2DModel
 
 from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, UNetConfig, sample
-from s2dm_mini.interop import as_denoiser, from_diffusers, load_pipeline, save_pipeline, shrink_pipeline, to_diffusers
+from s2dm_mini.interop import as_denoiser, from_diffusers, open_pipeline, save_pipeline, shrink_pipeline, to_diffusers
 from s2dm_mini.theory.scales import line
 
 CONFIGS = {
@@ -65,7 +65,8 @@ def test_pipeline_folder(config, tmp_path):
     schedule = NoiseSchedule.cosine(200)
     save_pipeline(model, schedule, tmp_path / "pipeline")
     assert not list(tmp_path.rglob("*.bin")) and list(tmp_path.rglob("*.safetensors"))
-    back, its_schedule = load_pipeline(tmp_path / "pipeline")
+    opened, its_schedule = open_pipeline(str(tmp_path / "pipeline"))
+    back = from_diffusers(opened.model)
     assert back.config == config and torch.equal(back(x, t), model(x, t))
     torch.testing.assert_close(its_schedule.alpha_bar, schedule.alpha_bar, rtol=1e-12, atol=0)
 
@@ -83,7 +84,7 @@ def test_labels_travel(tmp_path):
     """Through a folder and back, with the row for no label as the last one there."""
     model, (x, t), label = network(LABELLED), inputs(LABELLED), torch.tensor([2, -1, 0])
     save_pipeline(model, NoiseSchedule.linear(), tmp_path)
-    back, _ = load_pipeline(tmp_path)
+    back = from_diffusers(DDPMPipeline.from_pretrained(tmp_path).unet)
     assert back.config == LABELLED and torch.equal(back(x, t, label), model(x, t, label))
     theirs = to_diffusers(model)
     assert theirs.config.num_class_embeds == 4
@@ -142,18 +143,18 @@ def test_a_pipeline_is_not_its_network():
 
 def test_folders_that_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither unet/config.json nor config.json"):
-        load_pipeline(tmp_path / "nothing")
+        open_pipeline(str(tmp_path))
     save_pipeline(network(CONFIGS["no attention"]), NoiseSchedule.linear(), tmp_path)
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="predicts 'v_prediction'"):
-        load_pipeline(tmp_path)
+        open_pipeline(str(tmp_path))
 
 
 def test_schedule_of_a_pipeline_from_elsewhere(tmp_path):
     # No trained_betas there: the schedule has diffusers' name for it, and its float32 values.
     DDPMPipeline(to_diffusers(network(CONFIGS["no attention"])), DDIMScheduler()).save_pretrained(tmp_path)
-    _, schedule = load_pipeline(tmp_path)
+    _, schedule = open_pipeline(str(tmp_path))
     torch.testing.assert_close(schedule.alpha_bar, NoiseSchedule.linear().alpha_bar, rtol=1e-6, atol=0)
 
 

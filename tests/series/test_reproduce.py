@@ -60,7 +60,7 @@ def test_a_dying_kernel_is_a_sentence(series, tmp_path):
 
 
 def test_a_mistyped_parameter_lists_the_right_names(series, tmp_path):
-    sentence = r"no notebook has a parameter called 'sed'\. Did you mean seed\? Known: profile, seed, tau\."
+    sentence = r"no notebook has a parameter called 'sed'\. Did you mean 'seed'\? Known: profile, seed, tau\."
     with pytest.raises(ReproductionError, match=sentence):
         reproduce(tmp_path / "out", (), ["sed=1"], series)
     with pytest.raises(ReproductionError, match="name=value, not 'seed'"):

@@ -10,7 +10,7 @@ from s2dm_mini.data import to_pixels
 from s2dm_mini.latents import invert
 from s2dm_mini.measure.draw import starting_noise
 from s2dm_mini.measure.paths import coarse_pixels
-from s2dm_mini.study import interpolations
+from s2dm_mini.study import evaluate, interpolations
 from s2dm_mini.study.interpolations import measures
 from s2dm_mini.study.tables import read_rows
 
@@ -26,7 +26,7 @@ class Coarse:
 
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
-    monkeypatch.setattr(interpolations, "open_features", lambda *_: Coarse())
+    monkeypatch.setattr(evaluate, "open_features", lambda *_: Coarse())
     found = interpolations.compare_interpolations([NAME], NAME, "slerp", "lerp", PAIRS, frames=5, steps=3, seed=1, device="cpu",
                                                           table=tmp_path / "table.csv")
     assert [row["measure"] for row in read_rows(tmp_path / "table.csv")] == [row["measure"] for row in found]
@@ -80,8 +80,8 @@ def test_real_pictures_make_the_round_trip_plain_and_refined(monkeypatch):
 
 def test_the_other_one_is_measured_once_for_several(monkeypatch, tmp_path):
     opened = []
-    monkeypatch.setattr(interpolations, "open_features", lambda *_: Coarse())
-    monkeypatch.setattr(interpolations, "open_network", lambda name, place: opened.append(name) or open_network(name, place))
+    monkeypatch.setattr(evaluate, "open_features", lambda *_: Coarse())
+    monkeypatch.setattr(evaluate, "open_network", lambda name, place: opened.append(name) or open_network(name, place))
     found = interpolations.compare_interpolations([NAME, NAME], NAME, pairs=PAIRS, frames=3, steps=2, device="cpu",
                                                           table=tmp_path / "table.csv")
     assert len(opened) == 3 and len(found) == 2 * 13

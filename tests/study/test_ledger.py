@@ -122,7 +122,7 @@ def test_only_what_is_missing_is_done_and_no_row_comes_twice(run, tmp_path, monk
     short.write_text("".join(line for i, line in enumerate(lines) if i != 2))  # L_0 in 3 steps
     lacking = missing("dry", short)
     assert [(group.setting, group.scale, group.steps) for group in lacking] == [("l0", "none", (3,))]
-    monkeypatch.setattr(ledger, "draw_watched", lambda *a, **k: pytest.fail("the samples are there"))
+    monkeypatch.setattr(ledger.Bench, "draw", lambda *a, **k: pytest.fail("the samples are there"))
     assert len(sample_group("dry", lacking[0], out, "cpu", short)) == 1
     assert [row["steps"] for row in measure_group("dry", lacking[0], out, short)] == [3]
     assert list(measure_group("dry", lacking[0], out, short)) == []

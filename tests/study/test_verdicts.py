@@ -157,10 +157,10 @@ def test_tables():
 
 
 def test_the_pages_hold_the_verdicts_of_the_committed_ledgers():
-    """README the verdicts, data/results/verdicts-SIZE.md all tables, each of the ledger as it is now."""
+    """The book's page the verdicts, data/results/verdicts-SIZE.md all tables, each of the ledger as it is now."""
     for size in LEDGER_SIZES:
         table = table_of(size)
         if table.exists():
             written = table.with_name(f"verdicts-{size}.md").read_text()
             assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
-    assert verdict_table(verdicts(rows_of("cpu"), **other_results())) in (ROOT / "README.md").read_text()
+    assert verdict_table(verdicts(rows_of("cpu"), **other_results())) in (ROOT / "notebooks" / "book" / "results.md").read_text()

@@ -17,7 +17,6 @@ from s2dm_mini.theory.optimum import (
     gaussian_objective,
     mixture_objective,
     mixture_quantiles,
-    timesteps_asked,
 )
 from s2dm_mini.theory.scales import line
 
@@ -70,10 +69,10 @@ def test_wider_families_do_better_and_each_is_at_its_best(spacing):
 
 
 def test_half_steps_are_free_between_their_neighbours():
-    asked = timesteps_asked(SCHEDULE, "f-pndm", 5, "quadratic")
-    assert asked == [800, 625, 450, 325, 200, 125, 50, 0], "Runge–Kutta asks in the middle of its first three steps, too"
-    assert timesteps_asked(SCHEDULE, "ddim", 4) == [750, 500, 250, 0]
-    assert 557.5 in timesteps_asked(SCHEDULE, "f-pndm", 10, "quadratic")
+    for sampler, grid, steps, asked in (("f-pndm", "quadratic", 5, [800, 625, 450, 325, 200, 125, 50, 0]),  # Runge–Kutta's middles, too
+                                        ("ddim", "uniform", 4, [750, 500, 250, 0])):
+        best = best_free(gaussian_objective(V, SCHEDULE, sampler, steps, grid), SCHEDULE, sampler, steps, grid)
+        assert best.scale.ne(1).nonzero()[:, 0].tolist() == sorted(asked) and best.scale[asked].tolist() == list(best.numbers)
     distance = gaussian_objective(V, SCHEDULE, "f-pndm", 10, "quadratic")
     free = best_free(distance, SCHEDULE, "f-pndm", 10, "quadratic")
     assert free.distance < best_constant(distance).distance and len(free.numbers) == int((free.scale != 1).sum())
