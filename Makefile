@@ -1,6 +1,8 @@
 # make reproduce   run the notebook series (quick), results in build/reproduction/index.html
 # make reproduce-full   fill in whatever the ledger of a size lacks: make reproduce-full SIZE=cpu CORES=2
-# make test        lint, unit tests, notebooks
+# make test        lint, unit tests, tests on an emulated GPU, notebooks
+# make test-cuda   the tests on an emulated GPU alone (tests/cuda/README.md); make test-cuda-notebooks: every notebook there, some minutes
+# make gpu-report  on a machine with a GPU: measures it, writes data/results/gpu-report.md and .csv, to hand in as a pull request
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own, at the address that is printed
@@ -16,7 +18,7 @@ CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: reproduce reproduce-full test stress lab explorer labs book release lint unit notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book release lint unit test-cuda test-cuda-notebooks gpu-report notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -26,7 +28,7 @@ reproduce-full: .venv/pipeline.stamp
 	$(BIN)/snakemake --unlock --config $(call quoted,size=$(SIZE))
 	$(BIN)/snakemake --cores $(call quoted,$(CORES)) --rerun-incomplete --config $(call quoted,size=$(SIZE))
 
-test: lint unit notebooks
+test: lint unit test-cuda notebooks
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -34,6 +36,16 @@ lint: .venv/test.stamp
 
 unit: .venv/test.stamp
 	$(BIN)/pytest -n $(call quoted,$(CORES)) --dist loadfile tests
+
+# Needs a C++ compiler, else says so and passes.
+test-cuda: .venv/test.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python tests/cuda/fake_cuda.py pytest -n $(call quoted,$(CORES)) --dist load tests/test_gpu.py tests/cuda
+
+test-cuda-notebooks: .venv/test.stamp
+	OMP_NUM_THREADS=1 S2DM_CUDA_NOTEBOOKS=1 $(BIN)/python tests/cuda/fake_cuda.py pytest -v tests/cuda/test_cuda_notebooks.py
+
+gpu-report: .venv/test.stamp
+	$(BIN)/python tests/benchmarks/gpu_report.py
 
 # Each notebook twice: as stored, its marked outputs compared; and through papermill with another seed.
 notebooks: .venv/test.stamp

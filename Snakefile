@@ -18,6 +18,7 @@ TABLE = Path(config.get("table", table_of(SIZE)))
 PYTHON = shlex.quote(sys.executable)
 LEDGER = f"{PYTHON} -m s2dm_mini ledger"
 LACKING = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
+GPU = "--gres=gpu:1" if SIZE == "full" else ""  # for Slurm, see s2dm_mini/slurm/config.yaml
 
 VERDICTS = TABLE.with_name(f"verdicts-{SIZE}.md")
 FRESH = not LACKING and TABLE.exists() and VERDICTS.exists() and sha256(TABLE) in VERDICTS.read_text()
@@ -33,6 +34,7 @@ rule all:
 rule train:
     output: f"{OUT}/{SIZE}/networks/{{setting}}.{{seed}}/model.safetensors"
     wildcard_constraints: seed="[0-9]+"
+    resources: slurm_gpu=GPU
     shell:
         "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE:q} --setting {wildcards.setting:q} --seed {wildcards.seed:q} --out {OUT:q}"
 
@@ -41,6 +43,7 @@ rule measure:
     input: lambda wildcards: str(LACKING[wildcards.group].network_path(SIZE, OUT))
     output: touch(f"{OUT}/{SIZE}/measured/{{group}}")
     params: options=lambda wildcards: LACKING[wildcards.group].options
+    resources: slurm_gpu=GPU
     shell:
         "export OMP_NUM_THREADS={threads}; {LEDGER} sample --size {SIZE:q} {params.options} --out {OUT:q} --table {TABLE:q} && "
         "{LEDGER} measure --size {SIZE:q} {params.options} --out {OUT:q} --table {TABLE:q}"

@@ -11,14 +11,23 @@ import torch
 from torch import Tensor
 
 from .data.images import to_unit_range
-from .schedule import MAX_T, NoiseSchedule, lookup, per_image
+from .schedule import MAX_T, NoiseSchedule, at, lookup, per_image
 from .support.checks import check_covariance, check_data, check_eigenvalues, check_labels, check_mixture, check_question, check_scale
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 NO_LABEL = -1  # in place of a label: the prediction without a class
 
 
-class GaussianDenoiser:
+class _Tables:
+    def _on(self, device: torch.device, *tables: Tensor | None) -> list[Tensor | None]:
+        """The tables on the device of x; to a GPU they are copied once, so that later calls need not wait."""
+        copies = self.__dict__.setdefault("_copies", {})
+        if device not in copies or device.type == "cpu":
+            copies[device] = [table if table is None else table.to(device) for table in tables]
+        return copies[device]
+
+
+class GaussianDenoiser(_Tables):
     """E[ε | x_t] for data N(mean, Σ): √(1−ᾱ)·(ᾱ·Σ + (1−ᾱ)·I)⁻¹·(x_t − √ᾱ·mean).
 
     mean: the shape of one data point, D numbers in all; covariance Σ: (D, D), or (D,) for a diagonal one.
@@ -50,18 +59,20 @@ class GaussianDenoiser:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         check_question(x, t, self.schedule.T, self.mean.shape)
-        alpha_bar = lookup(self.schedule.alpha_bar, t)[:, None].to(x.device)  # (B, 1)
-        z = x.reshape(len(x), self.mean.numel()).double() - alpha_bar.sqrt() * self.mean.flatten().to(x.device)  # (B, D)
+        mean, eigenvalues, eigenvectors, table = self._on(x.device, self.mean.flatten(), self.eigenvalues, self.eigenvectors,
+                                                          self.schedule.alpha_bar)
+        alpha_bar = lookup(table, t.to(x.device))[:, None]  # (B, 1)
+        z = x.reshape(len(x), mean.numel()).double() - alpha_bar.sqrt() * mean  # (B, D)
         noise = 1 - alpha_bar
-        if self.eigenvectors is not None:
-            z = z @ self.eigenvectors.to(x.device)
-        z = noise.sqrt() / (alpha_bar * self.eigenvalues.to(x.device) + noise) * z
-        if self.eigenvectors is not None:
-            z = z @ self.eigenvectors.T.to(x.device)
+        if eigenvectors is not None:
+            z = z @ eigenvectors
+        z = noise.sqrt() / (alpha_bar * eigenvalues + noise) * z
+        if eigenvectors is not None:
+            z = z @ eigenvectors.T
         return z.reshape(x.shape).to(x.dtype)
 
 
-class MixtureDenoiser:
+class MixtureDenoiser(_Tables):
     """E[ε | x_t] for data from K Gaussians with means (K, D), standard deviations (K,) and weights (K,).
 
     std: one number serves all components; std = 0 makes the K points themselves the data set. Equal weights by default.
@@ -77,14 +88,15 @@ class MixtureDenoiser:
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         check_question(x, t, self.schedule.T, self.means.shape[1:])
-        means, variance, weights = (v.to(x.device) for v in (self.means, self.variance, self.weights))
-        alpha_bar = lookup(self.schedule.alpha_bar, t)[:, None].to(x.device)  # (B, 1)
+        means, variance, weights, labels, table = self._on(x.device, self.means, self.variance, self.weights, self.labels,
+                                                           self.schedule.alpha_bar)
+        alpha_bar = lookup(table, t.to(x.device))[:, None]  # (B, 1)
         noise = 1 - alpha_bar
         spread = alpha_bar * variance + noise  # variance of x_t within a component, (B, K)
         residual = x.double()[:, None] - alpha_bar.sqrt()[..., None] * means  # (B, K, D)
         log_density = -residual.square().sum(2) / (2 * spread) - 0.5 * x.shape[1] * spread.log() + weights.log()
         if label is not None:
-            classes = check_labels(label, self.labels)  # (K,)
+            classes = check_labels(label, labels)  # (K,)
             excluded = (label[:, None] != NO_LABEL) & (label[:, None] != classes)  # (B, K)
             log_density = log_density.masked_fill(excluded, -math.inf)
         responsibility = log_density.softmax(dim=1)  # probability of each component given x_t, (B, K)
@@ -111,6 +123,6 @@ class Shrunk:
         if self.scale.device != x.device:
             self.scale = self.scale.to(x.device)  # once; later calls copy nothing
         last = len(self.scale) - 1
-        below = t.long().clamp(max=last)
-        scale = torch.lerp(self.scale[below], self.scale[(below + 1).clamp(max=last)], (t - below).double())
+        below = t.floor().long().clamp(max=last)
+        scale = torch.lerp(at(self.scale, below), at(self.scale, (below + 1).clamp(max=last)), (t - below).double())
         return per_image(scale, x) * self.denoiser(x, t, *label)

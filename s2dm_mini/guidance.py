@@ -27,7 +27,8 @@ class Guided:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         check_label_count(self.label, x)
-        label = self.label.to(x.device, torch.int64).expand(len(x))
+        self.label = self.label.to(x.device, torch.int64)  # once; later calls copy nothing
+        label = self.label.expand(len(x))
         if self.weight == 1:
             return self.network(x, t, label)
         if self.weight == 0:

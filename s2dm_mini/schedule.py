@@ -15,14 +15,19 @@ def per_image(value: Tensor, like: Tensor) -> Tensor:
 
 # The formulas on a table of ᾱ. Arguments are not checked here: losses and samplers check theirs once and then call these.
 
+def at(table: Tensor, i: Tensor) -> Tensor:
+    """table[i], of any shape; an i below 0 is refused, by a GPU too."""
+    return table.index_select(0, i.flatten()).reshape(i.shape)
+
+
 def lookup(alpha_bar: Tensor, t: Tensor) -> Tensor:
     """ᾱ (T,) at timesteps t (any shape), float64 on the device of t. Between integers log ᾱ is linear."""
     alpha_bar = alpha_bar.to(t.device)
     if not t.is_floating_point():
-        return alpha_bar[t.long()]
+        return at(alpha_bar, t.long())
     t = t.to(torch.float64)
-    below = t.long().clamp(max=len(alpha_bar) - 2)
-    return torch.lerp(alpha_bar[below].log(), alpha_bar[below + 1].log(), t - below).exp()
+    below = t.floor().long().clamp(max=len(alpha_bar) - 2)
+    return torch.lerp(at(alpha_bar, below).log(), at(alpha_bar, below + 1).log(), t - below).exp()
 
 
 def noised(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -41,7 +46,8 @@ class NoiseSchedule:
     """Signal kept after t steps of noising: x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·ε, t = 0 … T−1 (DDPM, equation 4).
 
     alpha_bar: (T,), strictly falling within (0, 1), stored in float64. The clean picture, ᾱ = 1, lies one step before t = 0.
-    All methods raise ValueError for timesteps outside 0..T−1, on the CPU only: reading values from a GPU would make it wait.
+    All methods raise ValueError for timesteps outside 0..T−1. To read them from a GPU would make the CPU wait: there they become an
+    error of the GPU itself, which ends the process's use of it.
     """
 
     def __init__(self, alpha_bar: Tensor):

@@ -88,16 +88,29 @@ class TimeEmbedding(nn.Sequential):
         super().__init__(OrderedDict(linear_1=nn.Linear(dim_in, dim_out), act=nn.SiLU(), linear_2=nn.Linear(dim_out, dim_out)))
 
 
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm, on a GPU written out: PyTorch's own, and its gradient, first copy a picture so that the channels are outermost."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cuda":
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        groups = x.unflatten(1, (self.num_groups, -1)).float()  # (B, groups, C / groups, H, W)
+        variance, mean = torch.var_mean(groups, tuple(range(2, groups.ndim)), correction=0, keepdim=True)
+        h = ((groups - mean) * (variance + self.eps).rsqrt()).flatten(1, 2)  # (B, C, H, W)
+        weight, bias = (v.float()[:, *[None] * (x.ndim - 2)] for v in (self.weight, self.bias))
+        return torch.addcmul(bias, h, weight).to(self.weight.dtype)
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv, + timestep, norm, SiLU, dropout, conv; added to the input (through a 1×1 conv if widths differ)."""
 
     def __init__(self, c_in: int, c_out: int, c_time: int, groups: int, dropout: float, dimensions: int = 2):
         super().__init__()
         conv = CONVOLUTIONS[dimensions]
-        self.norm1 = nn.GroupNorm(groups, c_in, eps=1e-6)
+        self.norm1 = GroupNorm(groups, c_in, eps=1e-6)
         self.conv1 = conv(c_in, c_out, 3, padding=1)
         self.time_emb_proj = nn.Linear(c_time, c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out, eps=1e-6)
+        self.norm2 = GroupNorm(groups, c_out, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv(c_out, c_out, 3, padding=1)
         self.conv_shortcut = conv(c_in, c_out, 1) if c_in != c_out else nn.Identity()
@@ -114,7 +127,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.group_norm = GroupNorm(groups, channels, eps=1e-6)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -210,7 +223,7 @@ class UNet(nn.Module):
                 up.upsamplers = nn.ModuleList([Upsample(width, config.dimensions)])
             self.up_blocks.append(up)
 
-        self.conv_norm_out = nn.GroupNorm(config.norm_groups, widths[0], eps=1e-6)
+        self.conv_norm_out = GroupNorm(config.norm_groups, widths[0], eps=1e-6)
         self.conv_out = conv(widths[0], config.image_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
@@ -223,8 +236,10 @@ class UNet(nn.Module):
         dtype = self.conv_in.weight.dtype
         time = self.time_embedding(timestep_embedding(t, self.config.channels[0]).to(dtype))  # (B, c_time)
         if self.config.classes:
-            label = torch.full_like(t, NO_LABEL, dtype=torch.int64) if label is None else label
-            time = time + self.class_embedding(label % (self.config.classes + 1))  # NO_LABEL, −1, is the last row
+            label, last = torch.full_like(t, NO_LABEL, dtype=torch.int64) if label is None else label, self.config.classes
+            # NO_LABEL is the last row. Other labels outside 0..classes−1, which nobody reads on a GPU, find no row there.
+            row = torch.where((label < 0) | (label >= last), torch.where(label == NO_LABEL, last, last + 1), label)
+            time = time + self.class_embedding(row)
         time = F.silu(time)
 
         h = self.conv_in(x.to(dtype, memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format))
@@ -266,13 +281,26 @@ class UNet(nn.Module):
 def for_sampling(network: nn.Module) -> Callable[..., Tensor]:
     """A copy of the network for drawing many images, called like the network and as fast as its device allows.
 
-    On a GPU: bf16 weights, compiled, recorded as a CUDA graph that launches the several hundred kernels of a call at once, since
+    On a GPU: fp16 weights, compiled, recorded as a CUDA graph that launches the several hundred kernels of a call at once, since
     with few channels or a small batch the GPU would wait for each. Compiling takes up to a minute, so it pays from some thousand
-    images on, in batches of one size. On a CPU bf16 is slower and compiling gains little: the copy computes as the network.
+    images on; a batch smaller than the largest so far is filled up rather than compiled for. Not bf16: its 8 digits shift a picture's
+    mean. On a CPU fp16 is slower and compiling gains little: the copy computes as the network.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     if next(network.parameters()).device.type != "cuda":
         return network
-    compiled = torch.compile(network.to(torch.bfloat16), mode="reduce-overhead")
-    # A graph writes each answer to the same memory, but multistep samplers remember earlier answers: hence the clone.
-    return lambda x, t, *label: compiled(x, t, *label).clone()
+    compiled, largest = torch.compile(network.half(), mode="reduce-overhead", dynamic=False), 0
+
+    def alike(value: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy as the first call had it, (largest, ...): each other kind of tensor would be compiled anew."""
+        return F.pad(value.to(dtype, copy=True), (0, 0) * (value.ndim - 1) + (0, largest - len(value)))
+
+    def predict(x: Tensor, t: Tensor, *label: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, len(x))
+        # Inference mode would make tensors of another kind, whose graphs a training in the same process cannot follow.
+        with torch.inference_mode(False), torch.no_grad():
+            eps = compiled(alike(x, x.dtype), alike(t, torch.float32), *(alike(one, torch.int64) for one in label))
+        return eps[:len(x)].clone()  # a graph writes each answer to the same memory; multistep samplers remember earlier ones
+
+    return predict

@@ -193,11 +193,11 @@ _SETTINGS = "takes a Setting, which is checked where it is made"
 _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
-    **dict.fromkeys(["schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
+    **dict.fromkeys(["schedule.at", "schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
                      "losses.skip_coefficient", "losses.skip_term", "losses.mean_square"], _PARTS),
     **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run"], _PARTS),
-    **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.ResidualBlock",
-                     "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
+    **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.GroupNorm",
+                     "unet.ResidualBlock", "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "measure.metrics.check_features",
                      "study.tables.sampling_facts", "study.tables.distances", "training.loop.learning_rate",
                      "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead",

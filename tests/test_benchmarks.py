@@ -40,7 +40,7 @@ def test_speed_prints_one_table_and_a_profile_where_a_target_is_missed(speed, mo
     run(monkeypatch, speed, "--device", "cpu", "--presets", "tiny", "--dry-run", "--out", tmp_path / "speed.json")
     said = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| tiny")]
-    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {8}
+    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {10}
     assert said.count("ms a turn") == 2 and "convolution" in said
     written = json.loads((tmp_path / "speed.json").read_text())
     ours, theirs, ratio = written["rows"]
@@ -58,6 +58,16 @@ def test_operations_of_both_sides(speed):
     saved = sum(2 * (9 - 4) * 32 * 32 * side**2 for side in (8, 16))
     assert their_drawn - drawn == speed.STEPS * saved
     assert 2.8 < train / (drawn / speed.STEPS) < 3.3 and their_train > train
+
+
+def test_the_roofline_counts_what_speed_counts(speed, monkeypatch, capsys):
+    import roofline
+
+    operations, weights, moved = roofline.count("tiny", 4)
+    assert operations == speed.operations(speed.fresh_network("tiny"), "tiny")[0] and all(moved.values())
+    assert weights == sum(p.numel() for p in speed.fresh_network("tiny").parameters())
+    run(monkeypatch, roofline, "--presets", "tiny", "--batch", "4")
+    assert capsys.readouterr().out.count("| tiny |") == len(roofline.SHARES)
 
 
 def test_training_cost_writes_a_row_a_loss(monkeypatch, tmp_path):

@@ -14,10 +14,10 @@ from s2dm_mini import (
     for_sampling,
     s2dm_loss,
     sample,
+    shapes,
     shrinkage,
     trajectory,
 )
-from s2dm_mini import data as pictures
 from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.latents import interpolate, invert
 from s2dm_mini.theory.gaussian import gaussian_ddim_variance
@@ -137,7 +137,7 @@ def test_what_is_not_finite_is_reported_after_the_last_step():
 
 
 def test_for_sampling_records_a_graph_and_replays_it():
-    """Answers in bf16 lie near float32's; the same input gives the same bits again, and an earlier answer is not written over."""
+    """Answers in fp16 lie near float32's; the same input gives the same bits again, and an earlier answer is not written over."""
     model = network().cuda()
     denoiser, t = for_sampling(model), torch.full((4,), 500, device="cuda")
     x = noise(4, 3, 8, 8).cuda()
@@ -148,7 +148,7 @@ def test_for_sampling_records_a_graph_and_replays_it():
             denoiser(other, t)
         assert first.equal(kept) and denoiser(x, t).equal(kept)
         wanted = model(x, t)
-    assert first.dtype == torch.float32 and (first - wanted).abs().mean() < 0.03 * wanted.abs().mean()
+    assert first.dtype == torch.float32 and (first - wanted).abs().mean() < 0.003 * wanted.abs().mean()
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -158,7 +158,7 @@ def test_for_sampling_records_a_graph_and_replays_it():
 def test_a_training_goes_on_where_it_stopped(precision, monkeypatch, tmp_path):
     """Sums on a GPU may run in another order each time, so that the two agree to some digits, not to the bit as on a CPU."""
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
-    images = pictures.shapes(28, size=8)
+    images = shapes(28, size=8)
     config = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, learning_rate=1e-3, steps=8, log_every=4, save_minutes=1e9,
                          device="cuda", precision=precision)
     *_, whole = train(replace(config, out=tmp_path / "whole"), images)

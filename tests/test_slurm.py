@@ -1,6 +1,7 @@
-"""The ledger's pipeline on a real Slurm: slurmctld, slurmd and munged of this machine, started for the test.
+"""The ledger's pipeline on Slurm: what its jobs ask for; and on a real Slurm, slurmctld, slurmd and munged of this machine.
 
-Opt-in, since it writes /etc/slurm/slurm.conf (where a job's own commands look for it) and needs root and Debian's slurm-wlm and munge:
+The latter is opt-in, since it writes /etc/slurm/slurm.conf (where a job's own commands look for it) and needs root and Debian's
+slurm-wlm and munge:
 
     apt-get install slurm-wlm munge && S2DM_SLURM=1 pytest tests/test_slurm.py
 """
@@ -20,7 +21,7 @@ from s2dm_mini.study.tables import read_rows
 ROOT = Path(__file__).resolve().parent.parent
 CONF = Path("/etc/slurm/slurm.conf")
 
-pytestmark = pytest.mark.skipif(os.environ.get("S2DM_SLURM") != "1", reason="writes /etc/slurm/slurm.conf: set S2DM_SLURM=1 to allow it")
+real_slurm = pytest.mark.skipif(os.environ.get("S2DM_SLURM") != "1", reason="writes /etc/slurm/slurm.conf: set S2DM_SLURM=1 to allow it")
 
 
 @pytest.fixture
@@ -87,6 +88,23 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
     CONF.unlink()
 
 
+@pytest.mark.parametrize(("size", "asks"), [("full", True), ("dry", False)])
+def test_jobs_of_the_full_ledger_ask_for_a_gpu(size, asks, tmp_path):
+    """With an sbatch that writes down what it is asked and a scontrol that says that the job failed."""
+    programs = {"sbatch": f'echo "$@" >> {tmp_path}/asked.txt; echo 1', "scontrol": "echo ' JobState=FAILED '", "scancel": ":"}
+    for name, said in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n")
+        (tmp_path / name).chmod(0o755)
+    command = [sys.executable, "-m", "snakemake", "--profile", "s2dm_mini/slurm", "--nolock", "--jobs", "1",
+               "--seconds-between-status-checks", "1", "--config", f"size={size}", f"out={tmp_path}/runs", f"table={tmp_path}/ledger.csv"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and (tmp_path / "asked.txt").exists(), done.stderr
+    [asked] = (tmp_path / "asked.txt").read_text().splitlines()
+    assert "--job-name=s2dm-train" in asked and ("--gres=gpu:1" in asked.split()) == asks
+
+
+@real_slurm
 @pytest.mark.slow
 def test_the_pipeline_runs_on_slurm(slurm, tmp_path):
     table = tmp_path / "ledger-dry.csv"

@@ -2,6 +2,7 @@
 
     for view in views(Setting(skip=49)): ...  # coarse to fine, one view per sampler step; pictures.py draws them
 """
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -110,9 +111,9 @@ def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], s
     for number, step in enumerate(walk, 1):
         x = step.x if step.t == CLEAN else step.x0
         row = Row(number, steps, to_pixels(x).cpu(), tuple(listener.times), tuple(listener.rms), x.abs().max().item())
-        if step.t != CLEAN:
+        if step.t != CLEAN and math.isfinite(row.largest):  # else the walk raises ValueError, on a GPU at its end
             yield row
-    _finished[key] = row  # after the walk, which on a GPU reports infinite values only at its end
+    _finished[key] = row
     if len(_finished) > ROWS_KEPT:
         _finished.popitem(last=False)
     yield row

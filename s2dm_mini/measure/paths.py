@@ -111,6 +111,7 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
         raise ValueError("fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1.")
     x_T = (invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements) for some in pixels.split(50))
     back = torch.cat([to_pixels(sample(denoiser, x, schedule, "ddim", steps, spacing)).cpu() for x in x_T])
+    pixels = pixels.cpu()
     true, found = _apply(features, pixels).double(), _apply(features, back).double()
     apart = torch.pdist(true).mean()
     if not apart > 0:

@@ -39,7 +39,7 @@ class TrainConfig:
     minutes: float | None = None
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device multiplies it in hardware
+    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device multiplies it in hardware; a resumed run goes on as it began
     shards: int = 1  # parts of a batch, computed one after another and shared among the processes
     log_every: int = 10  # steps
     save_minutes: float = 3.0
@@ -51,36 +51,28 @@ class TrainConfig:
         check_types(self)
         diffusers, ends = self.preset == DIFFUSERS, (self.steps, self.images, self.minutes)
         decays = [f"{decay:g}" for decay in (self.ema_decay, *self.ema_others)]  # in the names of files
+        ranges = (("learning_rate clip steps images minutes", lambda v: v is None or v > 0, "above 0"),
+                  ("warmup seed save_minutes", lambda v: v >= 0, "at least 0"), ("tau label_dropout", lambda v: 0 <= v <= 1, "in [0, 1]"),
+                  ("beta2 ema_decay", lambda v: 0 <= v < 1, "in [0, 1)"))
         check_fields(self, *(
+            *((name, within(getattr(self, name)), limit) for names, within, limit in ranges for name in names.split()),
             ("data", self.data in DATA, f"one of {', '.join(DATA)}"),
             ("preset", self.preset in (*PRESETS, DIFFUSERS), f"one of {', '.join(PRESETS)}, {DIFFUSERS}"),
             ("start", self.start is not None or not diffusers, "a pipeline's folder or hub name where preset is diffusers"),
             ("T", 2 <= self.T <= MAX_T, f"at least 2, at most {MAX_T:,}"),
             ("skip", 1 <= self.skip < self.T, f"in 1..{self.T - 1}"),
-            ("tau", 0 <= self.tau <= 1, "in [0, 1]"),
             ("reading", self.reading in READINGS, f"one of {', '.join(READINGS)}"),
             ("weighting", self.weighting in WEIGHTINGS, f"one of {', '.join(WEIGHTINGS)}"),
             ("only_steps", self.only_steps is None or 1 <= self.only_steps <= self.T, f"in 1..{self.T}"),
-            ("label_dropout", 0 <= self.label_dropout <= 1, "in [0, 1]"),
             ("label_dropout", self.label_dropout == 1 or not diffusers, "1, for no labels, where preset is diffusers"),
             ("batch", 1 <= self.batch <= MAX_BATCH, f"at least 1, at most {MAX_BATCH:,}"),
-            ("learning_rate", self.learning_rate > 0, "above 0"),
-            ("warmup", self.warmup >= 0, "at least 0"),
             ("annealing", self.annealing in ("none", "cosine"), "none or cosine"),
-            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
-            ("clip", self.clip > 0, "above 0"),
-            ("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)"),
             ("ema_others", all(0 <= decay < 1 for decay in self.ema_others), "decays in [0, 1)"),
             ("ema_others", len(set(decays)) == len(decays), f"decays that differ in six digits, also from ema_decay = {decays[0]}"),
-            ("steps", self.steps is None or self.steps > 0, "above 0"),
-            ("images", self.images is None or self.images > 0, "above 0"),
-            ("minutes", self.minutes is None or self.minutes > 0, "above 0"),
-            ("seed", self.seed >= 0, "at least 0"),
             ("device", self.device in ("auto", "cpu") or self.device.startswith("cuda"), "auto, cpu or cuda"),
             ("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"),
             ("shards", self.shards >= 1 and self.batch % self.shards == 0, f"a divisor of batch = {self.batch}"),
             ("log_every", self.log_every >= 1, "at least 1"),
-            ("save_minutes", self.save_minutes >= 0, "at least 0"),
             ("keep_images", all(n > 0 for n in self.keep_images), "numbers of images above 0"),
         ))
         if ends == (None, None, None):

@@ -153,13 +153,17 @@ class Run:
         try:
             record = header["record"]
             self._check_same_training(path, record)
+            if self.config.precision == "auto":  # goes on as it began, whatever this device prefers
+                self.facts["precision"], self.bf16 = record["precision"], record["precision"] == "bf16"
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
             self.history = record.get("history", [])
             for name, network in self._networks().items():
                 network.load_state_dict({key: tensors[f"{name}.{key}"] for key in network.state_dict()})
             adam = self.optimizer.state_dict()
-            adam["state"] = {i: {name: _laid_out_like(weight, tensors[f"adam.{i}.{name}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
-                             for i, weight in enumerate(self.model.parameters()) if f"adam.{i}.step" in tensors}
+            # The fused Adam needs its moments in the memory order of their weights.
+            adam["state"] = {i: {"step": tensors[f"adam.{i}.step"]} | {
+                name: torch.empty_like(weight).copy_(tensors[f"adam.{i}.{name}"]) for name in ("exp_avg", "exp_avg_sq")}
+                for i, weight in enumerate(self.model.parameters()) if f"adam.{i}.step" in tensors}
             self.optimizer.load_state_dict(adam)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise checkpoints.CheckpointError(f"{path} is not the state of a training: {reason(error)}") from error
@@ -187,8 +191,3 @@ class Run:
         if out is not None and files(self.config)[-1].exists():
             kept = f"The checkpoint in {out} from before is kept; start = {out}/model.safetensors begins another training from it. "
         return f"{kept}A smaller learning_rate than {self.config.learning_rate} usually helps."
-
-
-def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
-    """A moment of Adam in the memory order of its weight, as the fused Adam needs it; the step count is one number."""
-    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value

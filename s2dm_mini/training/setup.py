@@ -62,10 +62,16 @@ def open_images(config: TrainConfig, images: Images | None, start: nn.Module | N
 
 
 def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.device) -> nn.Module:
-    """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU."""
+    """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU.
+
+    A step there: convolutions in bf16 that copy no picture into another layout (unet.GroupNorm); a CUDA graph for the forward pass and
+    one for the backward pass, some 95 launches beside them for data, loss, clipping, Adam and EMA; no waiting between records. Counted on
+    an emulated device, not timed; tests/benchmarks/roofline.py estimates what is left to gain.
+    """
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # for the whole process: cuDNN times its convolutions once a shape, keeps the fastest
+        # For the whole process: cuDNN times its convolutions once a shape and keeps the fastest, and fp32 is float32 there too, not TF32.
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; small presets otherwise wait for each launch.
         # The next pass overwrites the gradients' memory, so one step may have only one pass: one shard, one call of the network.
         graphs = accelerator is None and config.shards == 1 and config.reading != "output"

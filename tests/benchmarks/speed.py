@@ -7,14 +7,15 @@ ours    training:  `train(TrainConfig(tau=1))` as anybody calls it: uint8 images
         sampling:  `sample(for_sampling(network), x_T, schedule, "ddim", 10)`
 theirs  training:  `UNet2DModel`, `DDPMScheduler.add_noise`, AdamW, clip_grad_norm_, `EMAModel` and loss.item() at each step, as
                    their unconditional example does; a DataLoader of images already scaled, in memory (theirs decodes files)
-        sampling:  `UNet2DModel` and `DDIMScheduler` in a loop, weights and pictures in bf16 on a GPU
+        sampling:  `UNet2DModel` and `DDIMScheduler` in a loop, weights and pictures in fp16 on a GPU, as ours
 
 On a GPU both train in bf16 autocast, on a CPU in float32; cuDNN's search for the fastest convolutions, which `train` turns on and
 their example does not, then serves both. Images/s is the median over the turns, the ratio the median of the turns'
 ratios. Memory is the peak above what was there before: allocated on the GPU, or of a fresh process on a CPU, network included.
 "of matmul": the multiplications and additions of each network's own convolutions, linear layers and attention a second, over the
-rate of a large square matmul in the same precision; ours needs fewer of them for an image, see `Upsample`. Where a target of
-`TARGETS` is missed, a profile says what our time goes to.
+rate of a large square matmul in bf16, on a CPU in float32; ours needs fewer of them for an image, see `Upsample`. "Launches": what the
+host sends to the GPU for a training step, and for a step of DDIM: kernels, copies and whole graphs. Where a target of `TARGETS` is
+missed, a profile says what our time goes to.
 """
 import argparse
 import json
@@ -75,6 +76,8 @@ class Row:
     sample_memory: float
     train_matmul: float  # share of the matmul rate
     sample_matmul: float
+    train_launches: float  # a step; 0 on a CPU
+    sample_launches: float
 
 
 # ------------------------------------------------------------------------------------------------- the two sides
@@ -147,7 +150,7 @@ def our_sampling(preset: str, device: str, size: Size) -> Iterator[object]:
 
 
 def their_sampling(preset: str, device: str, size: Size) -> Iterator[object]:
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = torch.float16 if device == "cuda" else torch.float32
     logging.set_verbosity_error()  # else `UNet2DModel.to(dtype)` warns that no module of it need stay in float32
     network, scheduler = to_diffusers(fresh_network(preset)).to(device, dtype), DDIMScheduler(clip_sample=False)
     x_T = noise(preset, device, size.sample_batch).to(dtype)
@@ -201,8 +204,18 @@ def compare(ours: Callable[..., Iterator], theirs: Callable[..., Iterator], pres
             next(turns)
             taken.append(time.perf_counter() - start)
     images = size.train_batch * size.train_steps if ours is our_training else size.sample_batch
+    steps = size.train_steps if ours is our_training else STEPS
     return {"speed": [images / median(taken) for taken in seconds], "memory": memory,
+            "launches": [launches(turns) / steps if device == "cuda" else 0.0 for turns in sides],
             "ratio": median(b / a for a, b in zip(*seconds, strict=True))}
+
+
+def launches(turns: Iterator[object]) -> int:
+    """What the host sends to the GPU in a turn."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as measured:
+        next(turns)
+    sent = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+    return sum(event.count for event in measured.key_averages() if event.key.startswith(sent))
 
 
 def matmul_rate(device: str, side: int) -> float:
@@ -253,11 +266,12 @@ def measure(preset: str, device: str, size: Size, rate: float) -> tuple[list[Row
                                        ("diffusers", operations(lambda x, t: theirs(x, t).sample, preset)))):
         speeds = training["speed"][i], sampling["speed"][i]
         rows.append(Row(preset, side, *speeds, training["memory"][i], sampling["memory"][i],
-                        *(speed * each / rate for speed, each in zip(speeds, count, strict=True))))
+                        *(speed * each / rate for speed, each in zip(speeds, count, strict=True)),
+                        training["launches"][i], sampling["launches"][i]))
     ours, theirs = rows
     rows.append(Row(preset, "ratio", training["ratio"], sampling["ratio"], ours.train_memory / theirs.train_memory,
                     ours.sample_memory / theirs.sample_memory, ours.train_matmul / theirs.train_matmul,
-                    ours.sample_matmul / theirs.sample_matmul))
+                    ours.sample_matmul / theirs.sample_matmul, 0.0, 0.0))
     busy_enough = device == "cpu" or preset != "paper" or ours.train_matmul >= MATMUL_TARGET
     profiles = []
     if training["ratio"] < TARGETS[device] or not busy_enough:
@@ -269,13 +283,14 @@ def measure(preset: str, device: str, size: Size, rate: float) -> tuple[list[Row
 
 def table(rows: list[Row]) -> str:
     lines = ["| preset | | training, images/s | DDIM, 10 steps, images/s | training, GiB | sampling, GiB | training, of matmul | "
-             "sampling, of matmul |", "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+             "sampling, of matmul | launches a training step | a sampling step |",
+             "| --- | --- |" + 8 * " ---: |"]
     for r in rows:
         if r.side == "ratio":
-            numbers = [f"**{r.train:.2f}×**", f"**{r.sample:.2f}×**", f"{r.train_memory:.2f}×", f"{r.sample_memory:.2f}×", "", ""]
+            numbers = [f"**{r.train:.2f}×**", f"**{r.sample:.2f}×**", f"{r.train_memory:.2f}×", f"{r.sample_memory:.2f}×", "", "", "", ""]
         else:
             numbers = [f"{r.train:,.1f}", f"{r.sample:,.1f}", f"{r.train_memory:.2f}", f"{r.sample_memory:.2f}",
-                       f"{r.train_matmul:.0%}", f"{r.sample_matmul:.0%}"]
+                       f"{r.train_matmul:.0%}", f"{r.sample_matmul:.0%}", f"{r.train_launches:.0f}", f"{r.sample_launches:.0f}"]
         lines.append(f"| {' | '.join([r.preset, r.side, *numbers])} |")
     return "\n".join(lines)
 

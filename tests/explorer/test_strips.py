@@ -19,6 +19,7 @@ from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
 from s2dm_mini.explorer.setting import Setting, families, nearest
 from s2dm_mini.latents import REFINEMENTS, interpolate, invert
 from s2dm_mini.study.zoo import add_to_zoo
+from s2dm_mini.support.machine import best_device
 
 SCHEDULE = NoiseSchedule.linear()
 SMALL = Setting(family="tiny, shapes", frames=3, steps=3)
@@ -105,7 +106,7 @@ def test_pictures_as_ends_are_inverted_on_the_same_grid():
     pixels = shapes(2, 16, seed=4).pixels
     setting = replace(SMALL, first=to_png(pixels[0]), second=to_png(pixels[1]))
     x_T = [invert(checkpoints.load_pretrained("b-l0"), to_unit_range(p[None]), SCHEDULE, 3, "quadratic", REFINEMENTS)[0] for p in pixels]
-    assert torch.equal(latents(setting), interpolate(*x_T, 3))
+    torch.testing.assert_close(latents(setting).cpu(), interpolate(*x_T, 3), rtol=0, atol=0 if best_device() == "cpu" else 0.02)
 
 
 @pytest.mark.parametrize(("skip", "tau", "name"), [(9, 1.0, "b-l0"), (80, 1.0, "b-l0"), (9, 0.99, "a-s2dm10"), (12, 0.99, "a-s2dm10"),
