@@ -20,7 +20,7 @@ import tyro
 from .. import checkpoints
 from ..study import tables
 from ..support.files import sole_writer, write_whole
-from .course import SOURCE
+from .shipped import SOURCE
 
 NOTEBOOKS = SOURCE / "notebooks"
 
