@@ -10,9 +10,9 @@ from .checkpoints import CheckpointError, interop, open_network, schedule_of
 from .data.celeba import celeba
 from .data.cifar10 import cifar10, fetch_cifar10
 from .data.images import DataError, data_folder
-from .series.course import lay_out, open_explorer, open_lab
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
+from .series.shipped import lay_out, open_explorer, open_lab
 from .study import classes, interpolations, ledger, signals, tune, verdicts, zoo
 from .study import evaluate as measuring
 from .study.classifier import train_classifier

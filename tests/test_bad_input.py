@@ -249,7 +249,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
                          "study.classifier"),
                          "commands"),
          "study.verdicts": "tables that commands wrote", "series.refresh": "notebooks", "series.reproduce": "notebooks",
-         "series.course": "commands", "__main__": "commands, whose options tyro checks"}
+         "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 
 

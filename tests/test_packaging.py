@@ -16,13 +16,13 @@ from packaging.version import Version
 from rattler import MatchSpec
 
 import s2dm_mini
-from s2dm_mini.series import course
+from s2dm_mini.series import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUN = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
-OPTIONAL = {"diffusers", "huggingface-hub", "voila"}  # imported only when used: by interop, and by series.course
+OPTIONAL = {"diffusers", "huggingface-hub", "voila"}  # imported only when used: by interop, and by series.shipped
 BOOK = [Requirement(text) for text in PROJECT["optional-dependencies"]["book"]]
 RELEASE = [Requirement(text) for text in PROJECT["optional-dependencies"]["release"]]
 CONDA_NAMES = {"torch": "pytorch"}
@@ -100,7 +100,7 @@ def test_the_wheel_holds_a_course_and_no_solutions(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     inside = {name.removeprefix("s2dm_mini/course/") for name in names if name.startswith("s2dm_mini/course/")}
-    built = {place for pattern in course.FILES for path in ROOT.glob(pattern) for place in [path.relative_to(ROOT).as_posix()]}
+    built = {place for pattern in shipped.FILES for path in ROOT.glob(pattern) for place in [path.relative_to(ROOT).as_posix()]}
     assert inside == built and "notebooks/00_start_here.ipynb" in inside and "data/results/tune.csv" in inside
     assert not [name for name in names if "notebooks/labs/" in name or name.startswith(("tests/", "notebooks/", "data/"))]
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "s2dm_mini").rglob("*.py")}

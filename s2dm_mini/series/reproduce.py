@@ -19,7 +19,7 @@ from .. import checkpoints
 from ..study import tables
 from ..support.checks import similar
 from ..support.files import reason, sole_writer, write_whole
-from .course import SOURCE
+from .shipped import SOURCE
 
 PAGE = Path(__file__).with_name("page.html")  # the template of index.html
 NOTEBOOKS = SOURCE / "notebooks"

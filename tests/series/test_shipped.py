@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from s2dm_mini.series import course
+from s2dm_mini.series import shipped
 from s2dm_mini.support.files import TakenError, sole_writer
 
 
@@ -16,33 +16,33 @@ def source(tmp_path, monkeypatch):
         path = tmp_path / "source" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"first {name}", encoding="utf-8")
-    monkeypatch.setattr(course, "SOURCE", tmp_path / "source")
+    monkeypatch.setattr(shipped, "SOURCE", tmp_path / "source")
     return tmp_path / "source"
 
 
 def test_everything_is_laid_out_but_the_masters_of_the_labs(source, tmp_path):
     folder = tmp_path / "my course"
-    assert course.lay_out(folder).startswith("7 files laid out in")
+    assert shipped.lay_out(folder).startswith("7 files laid out in")
     laid = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
     assert laid == {"notebooks/00_start_here.ipynb", "notebooks/01_x.ipynb", "notebooks/explorer/latent_explorer.ipynb",
                     "notebooks/labs/lab1.ipynb", "explorer.html", "data/results/t.csv", "data/checkpoints/README.md",
                     "data/laid_out.json"}
     assert (folder / "notebooks/labs/lab1.ipynb").read_text() == "first build/labs/student/lab1.ipynb"
-    assert course.lay_out(folder).startswith("0 files")
+    assert shipped.lay_out(folder).startswith("0 files")
 
 
 def test_a_changed_file_is_never_touched_and_an_unchanged_one_follows_the_package(source, tmp_path):
     folder = tmp_path / "course"
-    course.lay_out(folder)
+    shipped.lay_out(folder)
     (folder / "notebooks/01_x.ipynb").write_text("my answers")
     for name in ("00_start_here", "01_x"):
         (source / "notebooks" / f"{name}.ipynb").write_text("second")
     for _ in range(2):
-        said = course.lay_out(folder)
+        said = shipped.lay_out(folder)
         assert (folder / "notebooks/01_x.ipynb").read_text() == "my answers" and "notebooks/01_x.ipynb. Rename" in said
         assert (folder / "notebooks/00_start_here.ipynb").read_text() == "second"
     (folder / "notebooks/01_x.ipynb").rename(folder / "notebooks/mine.ipynb")
-    assert "Kept" not in course.lay_out(folder) and (folder / "notebooks/01_x.ipynb").read_text() == "second"
+    assert "Kept" not in shipped.lay_out(folder) and (folder / "notebooks/01_x.ipynb").read_text() == "second"
     assert (folder / "notebooks/mine.ipynb").read_text() == "my answers"
 
 
@@ -53,15 +53,15 @@ def test_without_a_record_every_file_that_differs_is_kept(source, tmp_path, reco
     (folder / "notebooks/01_x.ipynb").write_text("was here before")
     if record is not None:
         (folder / "data").mkdir()
-        (folder / "data" / course.LAID).write_text(record)
-    assert "Kept because changed there: notebooks/01_x.ipynb." in course.lay_out(folder)
+        (folder / "data" / shipped.LAID).write_text(record)
+    assert "Kept because changed there: notebooks/01_x.ipynb." in shipped.lay_out(folder)
     assert (folder / "notebooks/01_x.ipynb").read_text() == "was here before"
-    assert "notebooks/01_x.ipynb" not in json.loads((folder / "data" / course.LAID).read_text())
+    assert "notebooks/01_x.ipynb" not in json.loads((folder / "data" / shipped.LAID).read_text())
 
 
 def test_two_at_once_are_refused(source, tmp_path):
-    with sole_writer(tmp_path / "course" / "data" / course.LAID), pytest.raises(TakenError, match="another process is writing"):
-        course.lay_out(tmp_path / "course")
+    with sole_writer(tmp_path / "course" / "data" / shipped.LAID), pytest.raises(TakenError, match="another process is writing"):
+        shipped.lay_out(tmp_path / "course")
 
 
 def test_lab_and_explorer_answer_this_machine_only(source, tmp_path, monkeypatch, capsys):
@@ -72,10 +72,10 @@ def test_lab_and_explorer_answer_this_machine_only(source, tmp_path, monkeypatch
     for app in (LabApp, Voila):
         monkeypatch.setattr(app, "launch_instance", lambda argv, app=app: started.append((app, argv)))
     folder = tmp_path / "my course"
-    course.open_lab(folder)
-    course.open_explorer(folder)
-    monkeypatch.setattr(course, "find_spec", lambda name: None)
-    course.open_explorer(folder)
+    shipped.open_lab(folder)
+    shipped.open_explorer(folder)
+    monkeypatch.setattr(shipped, "find_spec", lambda name: None)
+    shipped.open_explorer(folder)
     assert "pip install 's2dm-mini[explorer]'" in capsys.readouterr().out
     apps, arguments = zip(*started, strict=True)
     assert apps == (LabApp, Voila, LabApp) and all(any(a.endswith(".ip=127.0.0.1") for a in argv) for argv in arguments)
