@@ -23,9 +23,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "labs"
 LABS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 POINTS = {
     "lab1_noise_schedule": {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 3, "q6": 3},
-    "lab2_ddim": {"q1": 4, "q2": 4, "q3": 4, "q4": 3, "q5": 2, "q6": 3},
+    "lab2_ddim": {"q1": 4, "q2": 3, "q3": 3, "q4": 3, "q5": 2, "q6": 3, "q7": 2},
     "lab3_skip_step_loss": {"q1": 4, "q2": 5, "q3": 3, "q4": 3, "q5": 5},
     "lab4_multistep": {"q1": 3, "q2": 3, "q3": 5, "q4": 3, "q5": 3, "q6": 3},
+    "lab5_training": {"q1": 2, "q2": 3, "q3": 5, "q4": 3, "q5": 2, "q6": 3, "q7": 2},
 }
 
 # lab → (mistake, question, points lost, what the solution says in its cell, what the student says instead)
@@ -52,11 +53,11 @@ WRONG = {
         ("alpha_bar[-1] for the clean picture", "q1", 1, "1.0 if t == -1 else ", ""),
         ("the grid ends at t = 0", "q1", 2, "range(steps + 1)]", "range(steps)] + [0]"),
         ("one step too few", "q1", 3, "range(steps + 1)]", "range(steps)]"),
-        ("picture and noise confused", "q2", 4, "a_s**0.5 * x0 + (1 - a_s) ** 0.5 * eps", "a_s**0.5 * eps + (1 - a_s) ** 0.5 * x0"),
-        ("no root for the noise", "q2", 4, "(x - (1 - a_t) ** 0.5 * eps)", "(x - (1 - a_t) * eps)"),
-        ("asked at s", "q3", 3, "(len(x),), t))", "(len(x),), s))"),
-        ("the last step left out", "q3", 4, "step_pairs(len(alpha_bar), steps):", "step_pairs(len(alpha_bar), steps)[:-1]:"),
-        ("asked about x_T each time", "q3", 3, "denoiser(x, ", "denoiser(x_T, "),
+        ("image and noise confused", "q2", 3, "a_s**0.5 * x0 + (1 - a_s) ** 0.5 * eps", "a_s**0.5 * eps + (1 - a_s) ** 0.5 * x0"),
+        ("no root for the noise", "q2", 3, "(x - (1 - a_t) ** 0.5 * eps)", "(x - (1 - a_t) * eps)"),
+        ("asked at s", "q3", 2, "(len(x),), t))", "(len(x),), s))"),
+        ("the last step left out", "q3", 3, "step_pairs(len(alpha_bar), steps):", "step_pairs(len(alpha_bar), steps)[:-1]:"),
+        ("asked about x_T each time", "q3", 2, "denoiser(x, ", "denoiser(x_T, "),
         ("the old noise not reduced", "q4", 2, "(1 - a_s - variance) ** 0.5 * eps", "(1 - a_s) ** 0.5 * eps"),
         ("the variance without its root", "q4", 2, "variance**0.5 * z", "variance * z"),
         ("η without its square", "q4", 1, "eta**2", "eta"),
@@ -69,6 +70,8 @@ WRONG = {
     gain ="""),
         ("a standard deviation for the variance", "q6", 2, "factor.item() ** 2 / v", "factor.item() / v"),
         ("one step too many", "q6", 1, "next(steps for", "1 + next(steps for"),
+        ("x̂_0 clipped, ε as before", "q7", 1, "    eps = (x - a_t**0.5 * x0) / (1 - a_t) ** 0.5\n", ""),
+        ("not clipped", "q7", 2, ".clamp(-1, 1)", ""),
     ],
     "lab3_skip_step_loss": [
         ("a negative index", "q1", 1, "return torch.where(t >= skip, ((1 - a) / a).sqrt(), 0.0)",
@@ -111,7 +114,35 @@ WRONG = {
         ("a line through the origin", "q5", 3, "u, w = u - u.mean(), w - w.mean()", ""),
         ("first and last point only", "q5", 1, "-(u @ w / (u @ u)).item()", "-((w[-1] - w[0]) / (u[-1] - u[0])).item()"),
         ("errors not paired", "q6", 1, "difference.std() /", "(error_a.var() + error_b.var()).sqrt() /"),
-        ("never undecided", "q6", 1, "<= 2 * standard_error", "< 0"),
+        ("never undecided", "q6", 1, "<= T_975[len(error_a) - 1] * standard_error", "< 0"),
+        ("two standard errors", "q6", 1, "T_975[len(error_a) - 1]", "2"),
+        ("as many degrees of freedom as images", "q6", 1, "len(error_a) - 1", "len(error_a)"),
+    ],
+    "lab5_training": [
+        ("one t for the batch", "q1", 1, "torch.randint(T, (batch,), generator=generator)",
+         "torch.randint(T, (1,), generator=generator).expand(batch)"),
+        ("never the strongest noise", "q1", 1, "torch.randint(T, ", "torch.randint(T - 1, "),
+        ("the decay is the new one's weight", "q2", 2, "1 - decay", "decay"),
+        ("the network moved too", "q2", 1, "mean.lerp_(now, 1 - decay)", "mean.lerp_(now, 1 - decay), now.lerp_(mean, 0.1)"),
+        ("gradients add up", "q3", 1, "        optimizer.zero_grad()\n", ""),
+        ("a sum over the batch", "q3", 1, ".mean()\n", ".sum()\n"),
+        ("the raw weights", "q3", 1, "return average.eval()", "return network.eval()"),
+        ("eval forgotten", "q3", 1, "return average.eval()", "return average"),
+        ("noise drawn once", "q3", 2, "tau=tau, generator=generator)", "tau=tau, generator=torch.Generator().manual_seed(0))"),
+        ("never in training mode", "q3", 1, "network.train()", "network.eval()"),
+        ("the average is the network", "q3", 1, "copy.deepcopy(network), torch", "network, torch"),
+        ("the second goes on where the first ended", "q4", 2, "copy.deepcopy(start)", "start"),
+        ("other noises for the second twin", "q4", 1, "torch.Generator().manual_seed(seed)",
+         "torch.Generator().manual_seed(seed + len(pair))"),
+        ("other dropout for the second twin", "q4", 1, "        torch.manual_seed(seed)\n", ""),
+        ("eval forgotten when measuring", "q5", 1, "    network.eval()\n", ""),
+        ("f² below instead of E²", "q5", 2, "(E * E).sum()", "(f * f).sum()"),
+        ("as many degrees of freedom as seeds", "q6", 2, "T_975[n - 1]", "{3: 3.182, 5: 2.571}[n]"),
+        ("two standard errors at three seeds", "q6", 2, "T_975[n - 1]", "2"),
+        ("never undecided", "q6", 1, "abs(mean) <= half", "half < 0"),
+        ("helps means a larger distance", "q6", 2, "mean < 0", "mean > 0"),
+        ("the judging samples choose", "q7", 1, "score(cell, choose_seed)", "score(cell, judge_seed)"),
+        ("judged where chosen", "q7", 1, "score(best, judge_seed)", "score(best, choose_seed)"),
     ],
 }
 
@@ -207,7 +238,7 @@ def test_no_cell_of_the_solution_fails(lab, assigned, tests_of, monkeypatch):
 @pytest.mark.parametrize("lab, mistake", [pytest.param(lab, mistake, id=f"{lab}: {mistake[0]}") for lab in WRONG for mistake in WRONG[lab]])
 def test_a_mistake_costs_just_its_points(lab, mistake, assigned, tests_of, monkeypatch):
     _, question, lost, right, wrong = mistake
-    cells = [cell for cell in solution_cells(assigned[lab], lab) if not cell.id.endswith("-picture")]  # no question needs them
+    cells = [cell for cell in solution_cells(assigned[lab], lab) if not cell.id.endswith(("-picture", "-pairs"))]  # no question needs them
     answer, = (cell for cell in cells if cell.id == f"{question}-solution")
     assert answer.source.count(right) == 1, f"the solution of {question} should say {right!r} once"
     answer.source = answer.source.replace(right, wrong)
@@ -241,7 +272,7 @@ def test_student_copies_hold_no_solution_and_no_hidden_test(lab, assigned):
     given = "\n".join([cell.source for cell in notebook.cells] + list(notebook.metadata["otter"]["tests"].values()))
     solved, hidden = solutions_and_hidden_tests(lab)
     assert len(solved) > 8 and len(hidden) > 8
-    assert not [line for line in solved if line in given]
+    assert not set(solved) & {line.strip() for line in given.splitlines()}
     assert not [text for text in hidden if text in given]
     assert "hidden=True" not in given and "SOLUTION" not in given
     assert not any(cell.get("outputs") for cell in notebook.cells)
