@@ -4,7 +4,7 @@
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own, at the address that is printed
-# make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
+# make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
@@ -57,7 +57,7 @@ explorer: .venv/explorer.stamp
 
 # `otter assign` runs each solution through its grader, and fails if it does not get all points.
 labs: .venv/labs.stamp
-	rm -rf build/labs/student build/labs/solutions build/labs/graders build/labs/otter
+	rm -rf build/labs/student build/labs/solutions build/labs/graders build/labs/answers build/labs/otter
 	mkdir -p build/labs/student build/labs/solutions build/labs/graders
 	@for lab in $(basename $(notdir $(wildcard notebooks/labs/lab*.ipynb))); do \
 	  $(BIN)/otter assign notebooks/labs/$$lab.ipynb build/labs/otter/$$lab && \
@@ -67,6 +67,7 @@ labs: .venv/labs.stamp
 	  echo "$$lab: the solution gets all points; student copy, solution and grader are in build/labs"; \
 	done
 	rm -rf build/labs/otter
+	$(BIN)/python notebooks/labs/answers.py build/labs/answers
 
 # From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
 book: .venv/book.stamp

@@ -5,6 +5,7 @@ own. Wrong solutions are graded in this process, by otter's own checks on the ge
 """
 import ast
 import csv
+import re
 import runpy
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 assign = pytest.importorskip("otter.assign")
 
@@ -20,6 +22,10 @@ from otter.check.notebook import Notebook  # noqa: E402
 from otter.execute import Checker  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "labs"
+sys.path.insert(0, str(FOLDER))
+import answers  # noqa: E402
+import minutes  # noqa: E402
+
 LABS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 POINTS = {
     "lab1_noise_schedule": {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 3, "q6": 3},
@@ -191,6 +197,10 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     with open(tmp_path / lab / "grades.csv", newline="") as file:
         rows = {row.pop("submission"): row for row in csv.DictReader(file)}
     points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
+    assert {row[f"w{i}"] for row in rows.values() for i in (1, 2, 3)} == {""}, "points of written answers are the teacher's to fill in"
+    sheet = (tmp_path / lab / "written.md").read_text(encoding="utf-8")
+    assert sheet.count("**Rubric.**") == 3 and sheet.count("### untouched.ipynb: w") == 3
+    assert sheet.count("(no answer)") >= 3, "untouched copies have no answers"
     solved = ["solved.ipynb", "conda.IPYNB", "solved.ZIP"] if broken else ["solved.ipynb"]
     assert points == dict.fromkeys(solved, POINTS[lab]) | {"untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
     assert float(rows["solved.ipynb"]["total"]) == 20
@@ -282,3 +292,85 @@ def test_masters_store_no_outputs():
     """Pictures of a master show what students are to find out."""
     for lab in LABS:
         assert not any(cell.get("outputs") for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells)
+
+
+# ------------------------------------------------------------------------------------------- questions in words
+
+@pytest.mark.parametrize("lab", LABS)
+def test_each_lab_asks_to_derive_to_predict_and_to_interpret(lab):
+    """Two points each, with an answer and a rubric that gives 2, 1 or 0 points."""
+    found = answers.questions(lab)
+    assert sorted(found) == ["w1", "w2", "w3"] and all(question.points == 2 for question in found.values())
+    kinds = {re.search(r"\*\*Written \d · (\w+) \(2 points\)\.\*\*", question.text)[1] for question in found.values()}
+    assert kinds == {"derive", "predict", "interpret"}
+    for question in found.values():
+        assert re.match(r"\*\*Answer\.\*\* .*\*\*Rubric\.\*\* 2: .* 1: .* 0: ", question.key, flags=re.DOTALL), question.key
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_written_answers_reach_the_marking_sheet_whatever_cells_a_student_adds(lab, assigned):
+    student = nbformat.read(assigned[lab] / "student" / f"{lab}.ipynb", as_version=4)
+    assert answers.answers(student) == {"w1": "", "w2": "", "w3": ""}
+    places = [i for i, cell in enumerate(student.cells) if cell.source == answers.EMPTY]
+    for number, i in reversed(list(enumerate(places, 1))):
+        student.cells[i].source = f"my answer {number}"
+        student.cells.insert(i + 1, nbformat.v4.new_markdown_cell("# and more"))
+    assert answers.answers(student) == {f"w{n}": f"my answer {n}\n\n# and more" for n in (1, 2, 3)}
+    sheet = answers.marking_sheet(lab, {"ada.ipynb": answers.answers(student), "bob.ipynb": {}})
+    assert "> my answer 2" in sheet and "> # and more" in sheet and sheet.count("> (no answer)") == 3
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_student_copies_hold_no_model_answer(lab, assigned):
+    given = (assigned[lab] / "student" / f"{lab}.ipynb").read_text(encoding="utf-8")
+    assert "Rubric" not in given and "**Answer.**" not in given and given.count(answers.EMPTY) == 3
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_answer_sheet_has_every_question_with_its_solution(lab):
+    sheet = answers.answer_sheet(lab)
+    assert all(f"name `{name}`" in sheet for name in [*POINTS[lab], "w1", "w2", "w3"])
+    solved, hidden = solutions_and_hidden_tests(lab)
+    assert all(line in sheet for line in solved) and sheet.count("Hidden test: ") >= 5 and "BEGIN SOLUTION" not in sheet
+
+
+# ------------------------------------------------------------------------------------------- size, rules, statistics
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_lab_takes_60_to_90_minutes(lab):
+    """By the rates of minutes.py; the teacher's page shows the same numbers."""
+    found = minutes.work(FOLDER / f"{lab}.ipynb")
+    assert 60 <= found.minutes <= 90, found
+    assert found.derivations == 1 and found.answers == 2
+    row = f"| {found.words:,} | {found.cells} | {found.lines} | {found.minutes:.0f} |"
+    assert row in (FOLDER / "README.md").read_text(encoding="utf-8"), f"README.md should say {row} for {lab}: run minutes.py"
+
+
+def test_minutes_count_what_is_there(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("one two $x+1$\n\n$$\na\nb\n$$"), nbformat.v4.new_code_cell("1 + 1"),
+             nbformat.v4.new_code_cell("def f():\n    # BEGIN SOLUTION\n    a = 1\n\n    # a comment\n    return a\n    # END SOLUTION"),
+             nbformat.v4.new_code_cell("def test(): ..."), nbformat.v4.new_markdown_cell("**Written 1 · derive (2 points).** Why?")]
+    for cell, id in zip(cells, ("text", "look", "q1-solution", "q1-test-1", "w1-text"), strict=True):
+        cell["id"] = id
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "lab.ipynb")
+    assert minutes.work(tmp_path / "lab.ipynb") == (2 + 3 + 10 + 7, 1, 2, 1, 0)
+
+
+def test_the_rules_stand_once_and_keep_the_tests_secret():
+    notebooks = {lab: nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4) for lab in LABS}
+    texts = {lab: "\n".join(cell.source for cell in notebooks[lab].cells if cell.cell_type == "markdown") for lab in LABS}
+    assert [lab for lab in LABS if "**How this works.**" in texts[lab]] == LABS[:1]
+    assert all("*How this works*" in texts[lab] for lab in LABS[1:])
+    assert not [lab for lab in LABS if re.search("standstill|refuses|bar.alpha_t = .bar.alpha_{t-1}", texts[lab])]
+
+
+def test_quantiles_of_the_labs_are_those_of_student():
+    """By the density of Student's t, integrated: 97.5 % of it lie below the quantile."""
+    for lab in ("lab4_multistep", "lab5_training"):
+        imports, = (cell.source for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells if cell.id == "imports")
+        table = ast.literal_eval(re.search(r"T_975 = (\{.*?\})", imports)[1])
+        assert {2, 15} <= set(table)
+        for freedom, quantile in table.items():
+            x = torch.linspace(0, quantile, 20_001, dtype=torch.float64)
+            below = 0.5 + torch.trapezoid(torch.distributions.StudentT(freedom).log_prob(x).exp(), x).item()
+            assert abs(below - 0.975) < 2e-5, (freedom, quantile)
