@@ -6,6 +6,7 @@
 # make explorer    the latent explorer as a page of its own, at the address that is printed
 # make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
+# make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: reproduce reproduce-full test stress lab explorer labs book lint unit notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book slides lint unit notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -75,6 +76,11 @@ book: .venv/book.stamp
 	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
 	@echo "build/book/index.html"
 
+slides: .venv/slides.stamp
+	rm -rf build/slides
+	$(BIN)/python notebooks/book/slides.py build/slides $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+	@echo "build/slides/index.html"
+
 clean:
 	rm -rf .venv build
 
@@ -86,7 +92,7 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-# An extra of pyproject.toml: test, pipeline, explorer, labs, book.
+# An extra of pyproject.toml: test, pipeline, explorer, labs, book, slides.
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@ .venv/run.stamp

@@ -199,7 +199,7 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
     assert {row[f"w{i}"] for row in rows.values() for i in (1, 2, 3)} == {""}, "points of written answers are the teacher's to fill in"
     sheet = (tmp_path / lab / "written.md").read_text(encoding="utf-8")
-    assert sheet.count("**Rubric.**") == 3 and sheet.count("### untouched.ipynb: w") == 3
+    assert sheet.count("\n**Rubric.**") == 3 and sheet.count("### untouched.ipynb: w") == 3
     assert sheet.count("(no answer)") >= 3, "untouched copies have no answers"
     solved = ["solved.ipynb", "conda.IPYNB", "solved.ZIP"] if broken else ["solved.ipynb"]
     assert points == dict.fromkeys(solved, POINTS[lab]) | {"untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
