@@ -3,8 +3,8 @@
     python notebooks/book/slides.py build/slides notebooks/01_noise_and_denoising.ipynb
 
 Each section of a notebook becomes a slide with the first sentence of each paragraph and the displayed formulas. Stored figures stand
-below a single point, or on slides of their own. Code is left out. The deck needs no internet, because reveal.js lies beside it, formulas are
-MathML and figures are inside.
+below a single point, or on slides of their own. Code is left out. The deck needs no internet. It finds reveal.js beside it, formulas
+are MathML, and figures are inside.
 """
 import base64
 import re
