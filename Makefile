@@ -6,9 +6,10 @@
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
 # make explorer    the latent explorer as a page of its own, at the address that is printed
-# make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
+# make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
+# make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +19,7 @@ CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: reproduce reproduce-full test stress lab explorer labs book release lint unit test-cuda test-cuda-notebooks gpu-report notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book slides release lint unit test-cuda test-cuda-notebooks gpu-report notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -70,7 +71,7 @@ explorer: .venv/explorer.stamp
 
 # `otter assign` runs each solution through its grader, and fails if it does not get all points.
 labs: .venv/labs.stamp
-	rm -rf build/labs/student build/labs/solutions build/labs/graders build/labs/otter
+	rm -rf build/labs/student build/labs/solutions build/labs/graders build/labs/answers build/labs/otter
 	mkdir -p build/labs/student build/labs/solutions build/labs/graders
 	@for lab in $(basename $(notdir $(wildcard notebooks/labs/lab*.ipynb))); do \
 	  $(BIN)/otter assign notebooks/labs/$$lab.ipynb build/labs/otter/$$lab && \
@@ -80,6 +81,7 @@ labs: .venv/labs.stamp
 	  echo "$$lab: the solution gets all points; student copy, solution and grader are in build/labs"; \
 	done
 	rm -rf build/labs/otter
+	$(BIN)/python notebooks/labs/answers.py build/labs/answers
 
 # From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
 book: .venv/book.stamp
@@ -93,6 +95,10 @@ release: labs .venv/release.stamp
 	$(BIN)/python -m build --no-isolation --outdir build/release .
 	$(BIN)/twine check --strict build/release/*
 	@du -h build/release/*
+slides: .venv/slides.stamp
+	rm -rf build/slides
+	$(BIN)/python notebooks/book/slides.py build/slides $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+	@echo "build/slides/index.html"
 
 clean:
 	rm -rf .venv build
@@ -105,7 +111,7 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-# An extra of pyproject.toml: test, pipeline, explorer, labs, book, release.
+# An extra of pyproject.toml: test, pipeline, explorer, labs, book, slides, release.
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@ .venv/run.stamp

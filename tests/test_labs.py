@@ -5,6 +5,7 @@ own. Wrong solutions are graded in this process, by otter's own checks on the ge
 """
 import ast
 import csv
+import re
 import runpy
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 assign = pytest.importorskip("otter.assign")
 
@@ -20,12 +22,17 @@ from otter.check.notebook import Notebook  # noqa: E402
 from otter.execute import Checker  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "labs"
+sys.path.insert(0, str(FOLDER))
+import answers  # noqa: E402
+import minutes  # noqa: E402
+
 LABS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 POINTS = {
     "lab1_noise_schedule": {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 3, "q6": 3},
-    "lab2_ddim": {"q1": 4, "q2": 4, "q3": 4, "q4": 3, "q5": 2, "q6": 3},
+    "lab2_ddim": {"q1": 4, "q2": 3, "q3": 3, "q4": 3, "q5": 2, "q6": 3, "q7": 2},
     "lab3_skip_step_loss": {"q1": 4, "q2": 5, "q3": 3, "q4": 3, "q5": 5},
     "lab4_multistep": {"q1": 3, "q2": 3, "q3": 5, "q4": 3, "q5": 3, "q6": 3},
+    "lab5_training": {"q1": 2, "q2": 3, "q3": 5, "q4": 3, "q5": 2, "q6": 3, "q7": 2},
 }
 
 # lab → (mistake, question, points lost, what the solution says in its cell, what the student says instead)
@@ -52,11 +59,11 @@ WRONG = {
         ("alpha_bar[-1] for the clean picture", "q1", 1, "1.0 if t == -1 else ", ""),
         ("the grid ends at t = 0", "q1", 2, "range(steps + 1)]", "range(steps)] + [0]"),
         ("one step too few", "q1", 3, "range(steps + 1)]", "range(steps)]"),
-        ("picture and noise confused", "q2", 4, "a_s**0.5 * x0 + (1 - a_s) ** 0.5 * eps", "a_s**0.5 * eps + (1 - a_s) ** 0.5 * x0"),
-        ("no root for the noise", "q2", 4, "(x - (1 - a_t) ** 0.5 * eps)", "(x - (1 - a_t) * eps)"),
-        ("asked at s", "q3", 3, "(len(x),), t))", "(len(x),), s))"),
-        ("the last step left out", "q3", 4, "step_pairs(len(alpha_bar), steps):", "step_pairs(len(alpha_bar), steps)[:-1]:"),
-        ("asked about x_T each time", "q3", 3, "denoiser(x, ", "denoiser(x_T, "),
+        ("image and noise confused", "q2", 3, "a_s**0.5 * x0 + (1 - a_s) ** 0.5 * eps", "a_s**0.5 * eps + (1 - a_s) ** 0.5 * x0"),
+        ("no root for the noise", "q2", 3, "(x - (1 - a_t) ** 0.5 * eps)", "(x - (1 - a_t) * eps)"),
+        ("asked at s", "q3", 2, "(len(x),), t))", "(len(x),), s))"),
+        ("the last step left out", "q3", 3, "step_pairs(len(alpha_bar), steps):", "step_pairs(len(alpha_bar), steps)[:-1]:"),
+        ("asked about x_T each time", "q3", 2, "denoiser(x, ", "denoiser(x_T, "),
         ("the old noise not reduced", "q4", 2, "(1 - a_s - variance) ** 0.5 * eps", "(1 - a_s) ** 0.5 * eps"),
         ("the variance without its root", "q4", 2, "variance**0.5 * z", "variance * z"),
         ("η without its square", "q4", 1, "eta**2", "eta"),
@@ -69,6 +76,8 @@ WRONG = {
     gain ="""),
         ("a standard deviation for the variance", "q6", 2, "factor.item() ** 2 / v", "factor.item() / v"),
         ("one step too many", "q6", 1, "next(steps for", "1 + next(steps for"),
+        ("x̂_0 clipped, ε as before", "q7", 1, "    eps = (x - a_t**0.5 * x0) / (1 - a_t) ** 0.5\n", ""),
+        ("not clipped", "q7", 2, ".clamp(-1, 1)", ""),
     ],
     "lab3_skip_step_loss": [
         ("a negative index", "q1", 1, "return torch.where(t >= skip, ((1 - a) / a).sqrt(), 0.0)",
@@ -111,7 +120,35 @@ WRONG = {
         ("a line through the origin", "q5", 3, "u, w = u - u.mean(), w - w.mean()", ""),
         ("first and last point only", "q5", 1, "-(u @ w / (u @ u)).item()", "-((w[-1] - w[0]) / (u[-1] - u[0])).item()"),
         ("errors not paired", "q6", 1, "difference.std() /", "(error_a.var() + error_b.var()).sqrt() /"),
-        ("never undecided", "q6", 1, "<= 2 * standard_error", "< 0"),
+        ("never undecided", "q6", 1, "<= T_975[len(error_a) - 1] * standard_error", "< 0"),
+        ("two standard errors", "q6", 1, "T_975[len(error_a) - 1]", "2"),
+        ("as many degrees of freedom as images", "q6", 1, "len(error_a) - 1", "len(error_a)"),
+    ],
+    "lab5_training": [
+        ("one t for the batch", "q1", 1, "torch.randint(T, (batch,), generator=generator)",
+         "torch.randint(T, (1,), generator=generator).expand(batch)"),
+        ("never the strongest noise", "q1", 1, "torch.randint(T, ", "torch.randint(T - 1, "),
+        ("the decay is the new one's weight", "q2", 2, "1 - decay", "decay"),
+        ("the network moved too", "q2", 1, "mean.lerp_(now, 1 - decay)", "mean.lerp_(now, 1 - decay), now.lerp_(mean, 0.1)"),
+        ("gradients add up", "q3", 1, "        optimizer.zero_grad()\n", ""),
+        ("a sum over the batch", "q3", 1, ".mean()\n", ".sum()\n"),
+        ("the raw weights", "q3", 1, "return average.eval()", "return network.eval()"),
+        ("eval forgotten", "q3", 1, "return average.eval()", "return average"),
+        ("noise drawn once", "q3", 2, "tau=tau, generator=generator)", "tau=tau, generator=torch.Generator().manual_seed(0))"),
+        ("never in training mode", "q3", 1, "network.train()", "network.eval()"),
+        ("the average is the network", "q3", 1, "copy.deepcopy(network), torch", "network, torch"),
+        ("the second goes on where the first ended", "q4", 2, "copy.deepcopy(start)", "start"),
+        ("other noises for the second twin", "q4", 1, "torch.Generator().manual_seed(seed)",
+         "torch.Generator().manual_seed(seed + len(pair))"),
+        ("other dropout for the second twin", "q4", 1, "        torch.manual_seed(seed)\n", ""),
+        ("eval forgotten when measuring", "q5", 1, "    network.eval()\n", ""),
+        ("f² below instead of E²", "q5", 2, "(E * E).sum()", "(f * f).sum()"),
+        ("as many degrees of freedom as seeds", "q6", 2, "T_975[n - 1]", "{3: 3.182, 5: 2.571}[n]"),
+        ("two standard errors at three seeds", "q6", 2, "T_975[n - 1]", "2"),
+        ("never undecided", "q6", 1, "abs(mean) <= half", "half < 0"),
+        ("helps means a larger distance", "q6", 2, "mean < 0", "mean > 0"),
+        ("the judging samples choose", "q7", 1, "score(cell, choose_seed)", "score(cell, judge_seed)"),
+        ("judged where chosen", "q7", 1, "score(best, judge_seed)", "score(best, choose_seed)"),
     ],
 }
 
@@ -160,6 +197,10 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     with open(tmp_path / lab / "grades.csv", newline="") as file:
         rows = {row.pop("submission"): row for row in csv.DictReader(file)}
     points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
+    assert {row[f"w{i}"] for row in rows.values() for i in (1, 2, 3)} == {""}, "points of written answers are the teacher's to fill in"
+    sheet = (tmp_path / lab / "written.md").read_text(encoding="utf-8")
+    assert sheet.count("\n**Rubric.**") == 3 and sheet.count("### untouched.ipynb: w") == 3
+    assert sheet.count("(no answer)") >= 3, "untouched copies have no answers"
     solved = ["solved.ipynb", "conda.IPYNB", "solved.ZIP"] if broken else ["solved.ipynb"]
     assert points == dict.fromkeys(solved, POINTS[lab]) | {"untouched.ipynb": dict.fromkeys(POINTS[lab], 0)}
     assert float(rows["solved.ipynb"]["total"]) == 20
@@ -207,7 +248,7 @@ def test_no_cell_of_the_solution_fails(lab, assigned, tests_of, monkeypatch):
 @pytest.mark.parametrize("lab, mistake", [pytest.param(lab, mistake, id=f"{lab}: {mistake[0]}") for lab in WRONG for mistake in WRONG[lab]])
 def test_a_mistake_costs_just_its_points(lab, mistake, assigned, tests_of, monkeypatch):
     _, question, lost, right, wrong = mistake
-    cells = [cell for cell in solution_cells(assigned[lab], lab) if not cell.id.endswith("-picture")]  # no question needs them
+    cells = [cell for cell in solution_cells(assigned[lab], lab) if not cell.id.endswith(("-picture", "-pairs"))]  # no question needs them
     answer, = (cell for cell in cells if cell.id == f"{question}-solution")
     assert answer.source.count(right) == 1, f"the solution of {question} should say {right!r} once"
     answer.source = answer.source.replace(right, wrong)
@@ -241,7 +282,7 @@ def test_student_copies_hold_no_solution_and_no_hidden_test(lab, assigned):
     given = "\n".join([cell.source for cell in notebook.cells] + list(notebook.metadata["otter"]["tests"].values()))
     solved, hidden = solutions_and_hidden_tests(lab)
     assert len(solved) > 8 and len(hidden) > 8
-    assert not [line for line in solved if line in given]
+    assert not set(solved) & {line.strip() for line in given.splitlines()}
     assert not [text for text in hidden if text in given]
     assert "hidden=True" not in given and "SOLUTION" not in given
     assert not any(cell.get("outputs") for cell in notebook.cells)
@@ -251,3 +292,87 @@ def test_masters_store_no_outputs():
     """Pictures of a master show what students are to find out."""
     for lab in LABS:
         assert not any(cell.get("outputs") for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells)
+
+
+# ------------------------------------------------------------------------------------------- questions in words
+
+@pytest.mark.parametrize("lab", LABS)
+def test_each_lab_asks_to_derive_to_predict_and_to_interpret(lab):
+    """Two points each, with an answer and a rubric that gives 2, 1 or 0 points."""
+    found = answers.questions(lab)
+    assert sorted(found) == ["w1", "w2", "w3"] and all(question.points == 2 for question in found.values())
+    kinds = {re.search(r"\*\*Written \d · (\w+) \(2 points\)\.\*\*", question.text)[1] for question in found.values()}
+    assert kinds == {"derive", "predict", "interpret"}
+    for question in found.values():
+        assert re.match(r"\*\*Answer\.\*\* .*\*\*Rubric\.\*\* 2: .* 1: .* 0: ", question.key, flags=re.DOTALL), question.key
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_written_answers_reach_the_marking_sheet_whatever_cells_a_student_adds(lab, assigned):
+    student = nbformat.read(assigned[lab] / "student" / f"{lab}.ipynb", as_version=4)
+    assert answers.answers(student) == {"w1": "", "w2": "", "w3": ""}
+    places = [i for i, cell in enumerate(student.cells) if cell.source == answers.EMPTY]
+    for number, i in reversed(list(enumerate(places, 1))):
+        student.cells[i].source = f"my answer {number}"
+        student.cells.insert(i + 1, nbformat.v4.new_markdown_cell("# and more"))
+    assert answers.answers(student) == {f"w{n}": f"my answer {n}\n\n# and more" for n in (1, 2, 3)}
+    sheet = answers.marking_sheet(lab, {"ada.ipynb": answers.answers(student), "bob.ipynb": {}})
+    assert "> my answer 2" in sheet and "> # and more" in sheet and sheet.count("> (no answer)") == 3
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_student_copies_hold_no_model_answer(lab, assigned):
+    given = (assigned[lab] / "student" / f"{lab}.ipynb").read_text(encoding="utf-8")
+    assert "Rubric" not in given and "**Answer.**" not in given and given.count(answers.EMPTY) == 3
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_answer_sheet_has_every_question_with_its_solution(lab):
+    sheet = answers.answer_sheet(lab)
+    assert all(f"name `{name}`" in sheet for name in [*POINTS[lab], "w1", "w2", "w3"])
+    solved, hidden = solutions_and_hidden_tests(lab)
+    assert all(line in sheet for line in solved) and sheet.count("Hidden test: ") >= 5 and "BEGIN SOLUTION" not in sheet
+
+
+# ------------------------------------------------------------------------------------------- size, rules, statistics
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_lab_takes_60_to_90_minutes(lab):
+    """By the rates of minutes.py; the teacher's page shows the same numbers."""
+    found = minutes.work(FOLDER / f"{lab}.ipynb")
+    assert 60 <= found.minutes <= 90, found
+    assert found.derivations == 1 and found.answers == 2
+    row = f"| {found.words:,} | {found.cells} | {found.lines} | {found.minutes:.0f} |"
+    assert row in (FOLDER / "README.md").read_text(encoding="utf-8"), f"README.md should say {row} for {lab}: run minutes.py"
+
+
+def test_minutes_count_what_is_there(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("one two $x+1$\n\n$$\na\nb\n$$"), nbformat.v4.new_code_cell("1 + 1"),
+             nbformat.v4.new_code_cell("def f():\n    # BEGIN SOLUTION\n    a = 1\n\n    # a comment\n    return a\n    # END SOLUTION"),
+             nbformat.v4.new_code_cell("def test(): ..."), nbformat.v4.new_markdown_cell("**Written 1 · derive (2 points).** Why?")]
+    for cell, id in zip(cells, ("text", "look", "q1-solution", "q1-test-1", "w1-text"), strict=True):
+        cell["id"] = id
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "lab.ipynb")
+    assert minutes.work(tmp_path / "lab.ipynb") == (2 + 3 + 10 + 7, 1, 2, 1, 0)
+
+
+def test_the_rules_stand_once_and_keep_the_tests_secret():
+    notebooks = {lab: nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4) for lab in LABS}
+    texts = {lab: "\n".join(cell.source for cell in notebooks[lab].cells if cell.cell_type == "markdown") for lab in LABS}
+    assert [lab for lab in LABS if "**How this works.**" in texts[lab]] == LABS[:1]
+    assert all("*How this works*" in texts[lab] for lab in LABS[1:])
+    assert not [lab for lab in LABS if re.search("standstill|refuses|bar.alpha_t = .bar.alpha_{t-1}", texts[lab])]
+
+
+def test_quantiles_of_the_labs_are_those_of_student():
+    """By the density of Student's t, integrated: 97.5 % of it lie below the quantile, up to half a unit of its last digit."""
+    for lab in ("lab4_multistep", "lab5_training"):
+        imports, = (cell.source for cell in nbformat.read(FOLDER / f"{lab}.ipynb", as_version=4).cells if cell.id == "imports")
+        table = ast.literal_eval(re.search(r"T_975 = (\{.*?\})", imports)[1])
+        assert {2, 15} <= set(table)
+        for freedom, quantile in table.items():
+            below = []
+            for end in (quantile - 0.0005, quantile + 0.0005):
+                x = torch.linspace(0, end, 20_001, dtype=torch.float64)
+                below.append(0.5 + torch.trapezoid(torch.distributions.StudentT(freedom).log_prob(x).exp(), x).item())
+            assert below[0] < 0.975 < below[1], (freedom, quantile)

@@ -10,6 +10,7 @@ ALPHABETS = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "fraktur": "F
 def to_mathml(tex: str, display: str = "inline") -> str:
     """One formula as a <math> element. display: inline or block."""
     mathml = convert(tex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # \sim is a relation, with space around it
+    mathml = mathml.replace(">\\|<", ">&#x02016;<")  # of \big\|, which the converter leaves as it is
     mathml = re.sub(r"(<mi>[a-z]{2,}</mi>)(?=<mi>)", r'\1<mspace width="0.167em" />', mathml)  # log p, not logp
     return re.sub(r'<m[io] mathvariant="([a-z-]+)">(.)</m[io]>', _letter, mathml)
 

@@ -1,10 +1,11 @@
-"""Grade a folder of submissions of one lab, and say which could not be graded.
+"""Grade a folder of submissions of one lab, say which could not be graded, and collect the written answers on one sheet.
 
     python notebooks/labs/grade.py lab1_noise_schedule submissions/     # after `make labs`
 
 Each submission, a notebook or the zip file that its last cell exports, goes through `otter run` in a process of its own, in the kernel of
 this Python, whatever kernel the student worked with. `otter run` exits with 0 in any case, so the points are read from the results.json
-that it leaves. Every file of the folder gets a row in grades.csv, with its points or with the reason why it has none.
+that it leaves. Every file of the folder gets a row in grades.csv, with its points or with the reason why it has none. Written answers go to
+written.md, beside their rubrics; their columns in grades.csv (w1, w2, …) are left empty for your points. The total is that of the tests.
 """
 import argparse
 import csv
@@ -16,6 +17,9 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from answers import answers, marking_sheet, questions
 
 LABS = Path(__file__).resolve().parent.parent.parent / "build" / "labs"
 MAX_BYTES = 100 << 20  # of a notebook
@@ -97,13 +101,17 @@ def main() -> int:
         note, points = (found, {}) if isinstance(found, str) else ("", found)
         rows.append({"submission": submission.name, **points, "total": sum(points.values()) if points else "", "note": note})
         print(f"{submission.name}: {note and 'NOT GRADED, ' + note or rows[-1]['total']}", flush=True)
-    questions = sorted({name for row in rows for name in row} - {"submission", "total", "note"})
+    tested = sorted({name for row in rows for name in row} - {"submission", "total", "note"})
+    written = list(questions(arguments.lab))
     table = arguments.out / arguments.lab / "grades.csv"
     with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["submission", *questions, "total", "note"], restval="")
+        writer = csv.DictWriter(file, ["submission", *tested, "total", *written, "note"], restval="")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"Points are in {table}.")
+    sheet = table.with_name("written.md")
+    readable = {row["submission"]: answers(read_submission(arguments.folder / row["submission"])) for row in rows if not row["note"]}
+    sheet.write_text(marking_sheet(arguments.lab, readable), encoding="utf-8")
+    print(f"Points of the tests are in {table}, written answers with their rubrics in {sheet}.")
     return 1 if any(row["note"] for row in rows) else 0
 
 
