@@ -3,7 +3,7 @@
 # make test        lint, unit tests, notebooks
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
-# make explorer    the latent explorer as a page of its own, at the address that is printed
+# make explorer    the latent explorer as a page of its own, at the address that is printed; build/explorer.html needs no server
 # make labs        the assignments: student copies, solutions and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
@@ -47,13 +47,14 @@ stress: .venv/test.stamp
 	$(BIN)/python tests/stress/table.py
 
 # Both answer this machine only, and only with the token that stands in the address they print. JupyterLab opens that address itself;
-# Voilà would open one without the token.
+# Voilà would open one without the token, and leaves the kernel of a page that was closed or loaded again: five minutes later it is ended.
 lab: .venv/run.stamp
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb --ip=127.0.0.1
 
 explorer: .venv/explorer.stamp
 	@echo "The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends."
-	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1 --token --no-browser
+	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1 --token --no-browser \
+	  --MappingKernelManager.cull_idle_timeout=300 --MappingKernelManager.cull_interval=60
 
 # `otter assign` runs each solution through its grader, and fails if it does not get all points.
 labs: .venv/labs.stamp
@@ -68,8 +69,12 @@ labs: .venv/labs.stamp
 	done
 	rm -rf build/labs/otter
 
+# The explorer without a kernel: one file for any web server. The book shows it.
+build/explorer.html: $(wildcard s2dm_mini/explorer/*) data/checkpoints/manifest.json | .venv/book.stamp
+	$(BIN)/python -m s2dm_mini.explorer.page $@
+
 # From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
-book: .venv/book.stamp
+book: .venv/book.stamp build/explorer.html
 	rm -rf build/book
 	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
 	@echo "build/book/index.html"

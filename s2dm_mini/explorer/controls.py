@@ -1,16 +1,12 @@
 """Controls of core ipywidgets: a number with a box and a slider, and an end of the strip. Each says in `problem` what it refuses."""
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 
 import ipywidgets as widgets
 import traitlets
 
-from ..data.cifar10 import BATCHES, CIFAR10_FILES, cifar10
-from ..data.images import DataError, Images, data_folder
-from .ends import shape_picture, to_png, upload
+from .ends import shape_picture, upload
 
-NOISE, SHAPE, TEST_IMAGE, OWN = "random noise", "a drawn shape", "CIFAR-10 test image", "own picture"  # kinds of an end
+NOISE, SHAPE, OWN = "random noise", "a drawn shape", "own picture"  # kinds of an end
 FULL = "The memory is full: choose fewer frames, or close other notebooks."
 
 
@@ -60,10 +56,12 @@ class Number(widgets.HBox):
 
     def end_at(self, last: int) -> None:
         """Let the number go as far as `last`."""
-        self.stops = list(range(self.stops[0], last + 1))
-        self.value = min(self.value, last)
-        self.slider.options = self._options()
-        self.slider.value = self.value
+        if last != self.stops[-1]:
+            self.stops = list(range(self.stops[0], last + 1))
+            self.value = min(self.value, last)
+            self.slider.unobserve(self._pulled, "value")  # new options first move a slider to its start
+            self.slider.options, self.slider.value = self._options(), self.value
+            self.slider.observe(self._pulled, "value")
 
 
 class End(widgets.HBox):
@@ -73,12 +71,11 @@ class End(widgets.HBox):
     problem = traitlets.Unicode("")
 
     def __init__(self, name: str, value: int | bytes):
-        kinds = [NOISE, SHAPE, *([TEST_IMAGE] if _has_test_images() else []), OWN]
-        self.kind = widgets.Dropdown(options=kinds, description=name, layout=widgets.Layout(width="230px"),
+        self.kind = widgets.Dropdown(options=[NOISE, SHAPE, OWN], description=name, layout=widgets.Layout(width="230px"),
                                      tooltip="Where this end of the strip comes from. Pictures are encoded: turned into the noise that "
                                              "draws them.")
         self.number = widgets.BoundedIntText(0, 0, 2**31 - 1, description=f"{name}, number", layout=widgets.Layout(width="190px"),
-                                             tooltip="Which noise (its seed), shape or CIFAR-10 image")
+                                             tooltip="Which noise (its seed) or shape")
         self.own = None
         super().__init__()
         for widget in (self.kind, self.number):
@@ -105,7 +102,7 @@ class End(widgets.HBox):
             if isinstance(change["owner"], widgets.FileUpload) and change["new"]:
                 self.own = upload(change["new"][0]["name"], bytes(change["new"][0]["content"]))
             value = self._picture()
-        except (DataError, ValueError, MemoryError) as error:
+        except (ValueError, MemoryError) as error:
             self.problem = FULL if isinstance(error, MemoryError) else str(error)
             return
         self.problem = f"{self.kind.description}: choose a picture file; until then the end stays as it is." if value is None else ""
@@ -118,9 +115,7 @@ class End(widgets.HBox):
             return number
         if self.kind.value == SHAPE:
             return shape_picture(number)
-        if self.kind.value == OWN:
-            return self.own
-        return to_png(_test_images().pixels[number % 10_000])
+        return self.own
 
     @traitlets.observe("value")
     def _follow(self, change: dict) -> None:
@@ -144,13 +139,3 @@ def close_all(*roots: widgets.Widget) -> None:
                 waiting += [part for part in (value if isinstance(value, tuple) else [value]) if isinstance(part, widgets.Widget)]
     for widget in found.values():
         widgets.Widget.close(widget)
-
-
-def _has_test_images() -> bool:
-    folder, file = data_folder(), CIFAR10_FILES["test"][0]
-    return os.path.exists(folder / BATCHES / file) or os.path.exists(folder / file)
-
-
-@lru_cache(maxsize=1)
-def _test_images() -> Images:
-    return cifar10("test")

@@ -12,8 +12,7 @@ from ..samplers import trajectory
 from .setting import SCHEDULE, Setting, Trained
 from .strips import View, smoothness
 
-WIDTH, HEIGHT = 360, 120
-CLOUD, WALKS = 160, 12  # points of the toy; of them with their path
+CLOUD, WALKS = 80, 10  # points of the toy; of them with their path
 SCALE = 46  # dots of the toy's picture for a length of 1; the ring has radius 1
 
 Line = tuple[Sequence[float], Sequence[float]]  # x and y of its points
@@ -23,13 +22,13 @@ def factor(by: Trained) -> str:
     """The factor s_t on the predicted noise over the timesteps, beside the 1 of L_0."""
     t = range(0, SCHEDULE.T, 27)
     s_t = shrinkage(SCHEDULE, by.skip, by.tau)[::27].tolist()
-    return lines(f"factor s_t on the predicted noise: {min(s_t):.3f} to 1", "timestep t",
+    return lines(f"factor s_t on the noise: {min(s_t):.3f} to 1", "timestep t",
                  {"L₀": (t, [1.0] * len(t)), f"skip {by.skip}, τ {by.tau:g}": (t, s_t)}, low=min(0.9, *s_t))
 
 
 def sizes(view: View) -> str:
     """The root mean square of the predicted noise at each network evaluation of both rows."""
-    return lines("size of the predicted noise", "timestep t, drawing runs leftwards",
+    return lines("size of the predicted noise", "t, drawing runs leftwards",
                  {"L₀": (view.l0.times, view.l0.eps_rms), "S²-DM": (view.s2dm.times, view.s2dm.eps_rms)})
 
 
@@ -47,16 +46,16 @@ def lines(title: str, x_label: str, series: Mapping[str, Line], low: float | Non
     top, left, right = max(*ys, bottom + 1e-9), min(xs), max(*xs, min(xs) + 1)
 
     def place(x: float, y: float) -> str:
-        return f"{40 + 310 * (x - left) / (right - left):.1f},{98 - 74 * (y - bottom) / (top - bottom):.1f}"
+        return f"{34 + 200 * (x - left) / (right - left):.1f},{98 - 74 * (y - bottom) / (top - bottom):.1f}"
 
-    drawn = [_text(40, 12, title), _text(195, 117, x_label, "middle"), f'<path d="M40,22V98H350" fill="none" stroke="{GREY}"/>',
-             _text(36, 28, f"{top:.3g}", "end"), _text(36, 101, f"{bottom:.3g}", "end"),
-             _text(40, 117, f"{left:g}"), _text(350, 117, f"{right:g}", "end")]
+    drawn = [_text(0, 12, title), _text(134, 117, x_label, "middle"), f'<path d="M34,22V98H234" fill="none" stroke="{GREY}"/>',
+             _text(30, 28, f"{top:.3g}", "end"), _text(30, 101, f"{bottom:.3g}", "end"),
+             _text(34, 117, f"{left:g}"), _text(234, 117, f"{right:g}", "end")]
     for i, ((name, (x, y)), colour) in enumerate(zip(series.items(), (BLUE, VERMILION), strict=True)):
         points = " ".join(map(place, x, y))
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        drawn.append(_text(46 + 34 * i, 92, name, colour=colour))
-    return _svg(WIDTH, HEIGHT, f"{title}, {x_label}: {' and '.join(series)}", drawn)
+        drawn.append(_text(40 + 30 * i, 92, name, colour=colour))
+    return _svg(236, 120, f"{title}, {x_label}: {' and '.join(series)}", drawn)
 
 
 def toy(setting: Setting, by: Trained) -> str:

@@ -14,6 +14,7 @@ from .strips import Row, l0_key, run
 
 SKIPS = (1, 4, 9, 24, 49, 74, 99)
 TAUS = (1.0, 0.999, 0.99, 0.97, 0.9, 0.75, 0.5)
+PRESETS = {"the paper's small skip": (9, 0.99), "where it shows": (49, 0.99), "too much": (49, 0.9), "τ = 1: L₀": (49, 1.0)}
 
 
 class ShrunkEach:

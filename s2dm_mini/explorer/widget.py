@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from ..support.checks import check_name
 from .controls import FULL, End, Number, close_all
 from .drawings import factor, neighbours, sizes, toy
 from .pictures import animate, code, difference, draw, gain_of, row_png
-from .plane import SKIPS, TAUS, nearest_cell, plane
+from .plane import PRESETS, SKIPS, TAUS, nearest_cell, plane
 from .setting import HOW, LIMITS, Setting, families, grid, to_query
 from .strips import View, complaint, verdict, views
 
@@ -42,26 +43,12 @@ PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sa
 SETTLED_SECONDS, SWEEP_SECONDS = 0.12, 0.45  # without a move, before curves and map are drawn; before the next τ of a sweep
 # 0.5 … 0.9 in steps of 0.05, then 0.01, then 0.001: the effect of τ depends on 1 − τ.
 TAU_STOPS = [*(i / 20 for i in range(10, 18)), *(i / 100 for i in range(90, 99)), *(i / 1000 for i in range(990, 1001))]
-PRESETS = {"the paper's small skip": (9, 0.99), "where it shows": (49, 0.99), "too much": (49, 0.9), "τ = 1: L₀": (49, 1.0)}
 FIELDS = [field.name for field in fields(Setting)]  # each has a control of the same name
 PARTS = ("presets", "motion", "film", "map", "curve", "toy", "more", "save")  # that `hide` can leave out
 CELLS = [(f"skip {skip}, τ {tau:g}", (skip, tau)) for tau in TAUS for skip in SKIPS]
 FOLDER = Path(__file__).parent
-HEAD = """<h2>How much noise does the skip-step loss leave in?</h2><p>Pictures drawn from <em>the same noise</em> by a plain network (L₀),
-and with its noise prediction shrunk by the factor s_t that the skip-step loss leads to (S²-DM). Raise <b>skip</b>, move <b>τ</b> away
-from 1, or choose a cell of the map.</p>"""
-THREE = """<div class="s2dm-three">
-<figure><div class="s2dm-picture s2dm-l0" role="img" aria-label="One frame, drawn by L₀"></div>
-<figcaption>L₀, <span class="s2dm-which"></span></figcaption></figure>
-<figure><div class="s2dm-picture s2dm-s2dm" role="img" aria-label="The same frame, drawn by S²-DM">
-<div class="s2dm-picture s2dm-l0 s2dm-over"></div></div><figcaption>S²-DM, <span class="s2dm-what"></span></figcaption></figure>
-<figure><div class="s2dm-picture s2dm-change" role="img" aria-label="The change: blue where S²-DM is darker, orange where brighter"></div>
-<figcaption>change <span class="s2dm-gain"></span>, blue for darker, orange for brighter</figcaption></figure></div>"""
-FILM = """<div class="film"><div class="names"><span>L₀</span><span>S²-DM</span><span>change</span></div><div class="rows">
-<div class="s2dm-row s2dm-l0" role="img" aria-label="All frames, drawn by L₀"></div><div class="s2dm-row s2dm-s2dm" role="img"
-aria-label="All frames, drawn by S²-DM"></div><div class="s2dm-row s2dm-change" role="img" aria-label="The change in all frames"></div>
-<div class="here"></div></div></div>"""
-LATE = ' <span class="s2dm-late">Nothing has come for half a minute: if that lasts, the kernel has stopped; run the cell again.</span>'
+# The page's fixed parts by name, each after a comment with it.
+HTML = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!--|\Z)", (FOLDER / "widget.html").read_text(), flags=re.DOTALL))
 
 
 class Explorer(widgets.VBox):
@@ -75,7 +62,7 @@ class Explorer(widgets.VBox):
         self._news, self._wanted, self._worker, self._closed, self._held = threading.Condition(), None, None, False, True
         self._view: View | None = None  # the last finished strip
         self._sweep: list[float] = []
-        self._sentence, self._alarm = "", False
+        self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
         for name in (hide := [hide] if isinstance(hide, str) else list(hide)):
             check_name("hide", name, PARTS)
         self.story = [(text, replace(setting, **changes) and changes) for text, changes in story]  # `replace` refuses wrong changes
@@ -99,7 +86,7 @@ class Explorer(widgets.VBox):
         self.steps = Number("steps", s.steps, range(1, 101), "Steps of the walk from noise to picture; more are finer and slower")
         self.frame = Number("frame", (s.frames + 1) // 2, range(1, s.frames + 1), "The frame shown large, from one end to the other")
         self.time = Number("time, %", 100, range(101), "The walk from noise x_T, 0, to the picture x_0, 100")
-        self.family = choice("networks", _family_names(s), s.family, "Size of the network, and the pictures it was trained on")
+        self.family = choice("networks", list(families()), s.family, "Size of the network, and the pictures it was trained on")
         self.how = choice("S²-DM by", list(HOW), s.how, "closed form: L₀'s answer times s_t; trained: the nearest shipped network")
         self.first, self.second = End("from", s.first), End("to", s.second)
         samplers = [(sampler.title, name) for name, sampler in SAMPLERS.items()]
@@ -113,12 +100,11 @@ class Explorer(widgets.VBox):
         self.presets = [self._button(words, partial(self._set, skip=skip, tau=tau)) for words, (skip, tau) in PRESETS.items()]
         self.walk = self._button("walk from end to end", lambda: self._toggle(self.walk, "walking"), "play")
         self.blink = self._button("blink L₀ / S²-DM", lambda: self._toggle(self.blink, "blinking"), "play")
-        self.sweep = self._button("sweep τ", self._start_or_stop_sweep, "play")
+        self.sweep = self._button("sweep τ", self._toggle_sweep, "play")
         self.unfold = self._button("more settings", lambda: self._unfold(self.more.layout.display == "none"))
         self.make = self._button("make PNG and GIF", self._make_files)
         self.back, self.next = self._button("back", lambda: self._turn(-1)), self._button("next", lambda: self._turn(1))
-        names = ("said", "card", "code", "files", "curve", "toy", "plots", "l0", "s2dm", "change", "cells", "place", "captions")
-        for name in names:
+        for name in ("said", "card", "code", "files", "curve", "toy", "plots", "l0", "s2dm", "change", "cells", "place", "captions"):
             setattr(self, f"_{name}", widgets.HTML())
 
     def _button(self, words: str, action, icon: str = "") -> widgets.Button:
@@ -135,27 +121,26 @@ class Explorer(widgets.VBox):
             return [] if name in hide else list(children)
 
         skips, taus = ("".join(f"<span>{value:g}</span>" for value in values) for values in (SKIPS, TAUS))
-        axes = widgets.HTML(f'<div class="s2dm-plane" aria-hidden="true"><span>τ, skip</span><div class="skips">{skips}</div></div>')
+        axes = widgets.HTML(f'<div class="s2dm-plane" aria-hidden="true"><span>τ \\ skip</span><div class="skips">{skips}</div></div>')
         plane_box = box("s2dm-plane", widgets.HTML(f'<div class="taus" aria-hidden="true">{taus}</div>'), self.map.add_class("s2dm-map"))
-        words = widgets.HTML('<p class="quiet">The frame shown large, at every skip and τ. The blue cell is nearest to yours; click one, or '
-                             "choose it by Tab and Space.</p>")
         for widget in (self.frame, self.time, self.eta, self.frames):
             widget.add_class("s2dm-wide")
         self.more = box("s2dm-more", self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta,
                         self.frames, self._plots)
         self._unfold(False)
         self._hidden = hide
-        drawings = [*part("curve", self._curve), *part("toy", self._toy)]
-        main = box("s2dm-main", box("s2dm-left", widgets.HTML(THREE), *part("motion", box("s2dm-chips", self.walk, self.blink, self.sweep)),
-                                    self.frame, self.time),
-                   box("s2dm-right", self.skip, self.tau, self.steps, self._said.add_class("s2dm-said"),
-                       *part("map", axes, plane_box, words), box("s2dm-beside" if len(drawings) == 2 else "s2dm-alone", *drawings)),
-                   *part("film", box("s2dm-film", widgets.HTML(FILM))))
-        styles = box("s2dm-style", widgets.HTML(f"<style>{(FOLDER / 'look.css').read_text()}{(FOLDER / 'widget.css').read_text()}</style>"),
-                     self._l0, self._s2dm, self._change, self._cells, self._place, self._captions)
+        left = box("s2dm-left", widgets.HTML(HTML["three"]),
+                   *part("motion", box("s2dm-chips", self.walk, self.blink, self.sweep)), self.frame, self.time)
+        drawings = box("s2dm-alone" if hide & {"curve", "toy"} else "s2dm-beside", *part("curve", self._curve), *part("toy", self._toy))
+        right = box("s2dm-right", self.skip, self.tau, self.steps, self._said.add_class("s2dm-said"),
+                    *part("map", axes, plane_box, widgets.HTML(HTML["map"])), drawings)
+        main = box("s2dm-main", left, right, *part("film", box("s2dm-film", widgets.HTML(HTML["film"]))))
+        look = (FOLDER / "look.css").read_text() + (FOLDER / "widget.css").read_text()
+        styles = box("s2dm-style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place,
+                     self._captions)
         story = [box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next))] if self.story else []
-        self.children = [styles, widgets.HTML(HEAD), *story, *part("presets", box("s2dm-chips", *self.presets)), main,
-                         *part("more", self.unfold, self.more),
+        self.children = [styles, widgets.HTML(HTML["head"]), *story, *part("presets", box("s2dm-chips", *self.presets)), main,
+                         *part("more", box("s2dm-chips", self.unfold), self.more),
                          *part("save", self._code, box("s2dm-chips", self.make, self._files.add_class("s2dm-files")))]
         self.add_class("s2dm").add_class(f"s2dm-{self.model_id}")
         for name in (*FIELDS, "frame", "time", "walk", "blink", "sweep", "unfold", "make"):
@@ -213,22 +198,18 @@ class Explorer(widgets.VBox):
             self.back.disabled, self.next.disabled = self._page == 0, self._page == len(self.story) - 1
         self._set(**changes)
 
-    def _toggle(self, button: widgets.Button, what: str) -> None:
-        """Let the browser walk through the frames, or blink between the rows, or stop."""
+    def _toggle(self, button: widgets.Button, what: str) -> bool:
+        """Start what the button is for, or stop it. Walking and blinking are the browser's: a class of the page starts them."""
         on = button.icon == "play"
-        (self.add_class if on else self.remove_class)(f"s2dm-{what}")
-        self._mark(button, on, f"stop {what}", {"walking": "walk from end to end", "blinking": "blink L₀ / S²-DM"}[what])
+        button.icon = "stop" if on else "play"
+        for widget, name in ((self, f"s2dm-{what}"), (button, "s2dm-on")):
+            (widget.add_class if on else widget.remove_class)(name)
+        button.description = f"stop: {button.description}" if on else button.description.removeprefix("stop: ")
+        return on
 
-    def _start_or_stop_sweep(self) -> None:
-        self._sweep = [] if self._sweep else [*TAUS, *TAUS[-2::-1]]
-        self._mark(self.sweep, bool(self._sweep), "stop sweeping", "sweep τ")
-        if self._sweep:
-            self.tau.value = self._sweep.pop(0)
-            self._moved()
-
-    def _mark(self, button: widgets.Button, on: bool, running: str, still: str) -> None:
-        button.description, button.icon = (running, "stop") if on else (still, "play")
-        (button.add_class if on else button.remove_class)("s2dm-on")
+    def _toggle_sweep(self) -> None:
+        self._sweep = [*TAUS, *TAUS[-2::-1]] if self._toggle(self.sweep, "sweeping") else []
+        self._moved()
 
     def _unfold(self, wide: bool) -> None:
         self.more.layout.display = None if wide else "none"
@@ -291,7 +272,7 @@ class Explorer(widgets.VBox):
         if self._sweep:
             self.tau.value = self._sweep.pop(0)
             if not self._sweep:
-                self._mark(self.sweep, False, "", "sweep τ")
+                self._toggle(self.sweep, "sweeping")
             return
         self._plots.value = sizes(view) + neighbours(view)
         if "toy" not in self._hidden:
@@ -310,7 +291,7 @@ class Explorer(widgets.VBox):
         self._s2dm.value = self._css(s2dm=_lossy(view.s2dm.pixels, view.setting.frames))
         step = f"step {view.slower.step} of {view.slower.steps}"
         self._captions.value = self._css(fresh=0.2) + self._words(which="", what=f"preview, {step}", gain="of the strip before")
-        self._plots.value = "<p class='quiet'>The other plots follow when the strip is finished.</p>"
+        self._plots.value = HTML["plots"]
         self._say(f"Drawing, {step} …", late=True)
 
     def _show(self, view: View) -> None:
@@ -341,13 +322,14 @@ class Explorer(widgets.VBox):
         return "".join(f"<style>.s2dm-{self.model_id} .s2dm-{name}::after{{content:'{text}'}}</style>" for name, text in words.items())
 
     def _say(self, sentence: str, alarm: bool = False, late: bool = False) -> None:
-        self._sentence = f"<p {'role=alert class=alert' if alarm else 'role=status'}>{html.escape(sentence)}{LATE if late else ''}</p>"
+        role = "role=alert class=alert" if alarm else "role=status"
+        self.sentence, self._status = sentence, f"<p {role}>{html.escape(sentence)}{HTML['late'] if late else ''}</p>"
         self._tell()
 
     def _tell(self) -> None:
         """What the drawing thread says, after what controls refused."""
-        problems = [getattr(self, name).problem for name in (*FIELDS, "frame", "time") if getattr(getattr(self, name), "problem", "")]
-        self._said.value = "".join(f"<p role=alert class=alert>{html.escape(problem)}</p>" for problem in problems) + self._sentence
+        problems = [getattr(getattr(self, name), "problem", "") for name in (*FIELDS, "frame", "time")]
+        self._said.value = "".join(f"<p role=alert class=alert>{html.escape(words)}</p>" for words in problems if words) + self._status
 
     def _make_files(self) -> None:
         """Offer the finished strip as files, named after what drew them; they stay until others are asked for."""
@@ -396,11 +378,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error):
         return FULL
     return f"This setting could not be drawn ({type(error).__name__}: {error})."
-
-
-def _family_names(setting: Setting) -> list[str]:
-    """The families of the shipped networks; if the manifest is damaged, only the setting's: the drawing thread then reports the damage."""
-    try:
-        return sorted({*families(), setting.family})
-    except CheckpointError:
-        return [setting.family]
