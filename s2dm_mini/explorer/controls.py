@@ -133,7 +133,7 @@ def close_all(*roots: widgets.Widget) -> None:
     found, waiting = {}, list(roots)
     while waiting:
         widget = waiting.pop()
-        if widget.model_id and widget.model_id not in found:
+        if widget.comm is not None and widget.model_id not in found:  # None: closed already
             found[widget.model_id] = widget
             for value in (getattr(widget, key) for key in widget.keys):
                 waiting += [part for part in (value if isinstance(value, tuple) else [value]) if isinstance(part, widgets.Widget)]

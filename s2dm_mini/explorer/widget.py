@@ -62,13 +62,14 @@ class Explorer(widgets.VBox):
         self._news, self._wanted, self._worker, self._closed, self._held = threading.Condition(), None, None, False, True
         self._view: View | None = None  # the last finished strip
         self._sweep: list[float] = []
+        self._made: list[widgets.Widget] = []  # all parts, the hidden ones too
         self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
         for name in (hide := [hide] if isinstance(hide, str) else list(hide)):
             check_name("hide", name, PARTS)
         self.story = [(text, replace(setting, **changes) and changes) for text, changes in story]  # `replace` refuses wrong changes
         self._make_controls(setting)
         super().__init__()
-        self._arrange(set(hide))
+        self._arrange({*hide, *([] if self.story else ["story"])})
         for name in FIELDS:
             getattr(self, name).observe(self._moved, ["value", "problem"] if isinstance(getattr(self, name), (Number, End)) else "value")
         for number in (self.frame, self.time):
@@ -117,8 +118,9 @@ class Explorer(widgets.VBox):
         def box(name: str, *children: widgets.Widget) -> widgets.Box:
             return widgets.Box(children).add_class(name)
 
-        def part(name: str, *children: widgets.Widget) -> list[widgets.Widget]:
-            return [] if name in hide else list(children)
+        def part(name: str, *children: widgets.Widget) -> tuple[widgets.Widget, ...]:
+            self._made += children
+            return () if name in hide else children
 
         skips, taus = ("".join(f"<span>{value:g}</span>" for value in values) for values in (SKIPS, TAUS))
         axes = widgets.HTML(f'<div class="s2dm-plane" aria-hidden="true"><span>τ \\ skip</span><div class="skips">{skips}</div></div>')
@@ -138,7 +140,7 @@ class Explorer(widgets.VBox):
         look = (FOLDER / "look.css").read_text() + (FOLDER / "widget.css").read_text()
         styles = box("s2dm-style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place,
                      self._captions)
-        story = [box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next))] if self.story else []
+        story = part("story", box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next)))
         self.children = [styles, widgets.HTML(HTML["head"]), *story, *part("presets", box("s2dm-chips", *self.presets)), main,
                          *part("more", box("s2dm-chips", self.unfold), self.more),
                          *part("save", self._code, box("s2dm-chips", self.make, self._files.add_class("s2dm-files")))]
@@ -228,7 +230,7 @@ class Explorer(widgets.VBox):
         if worker is not None and worker is not threading.current_thread():
             worker.join()
         if not already:
-            close_all(*(part for part in [self, *vars(self).values()] if isinstance(part, widgets.Widget)))  # hidden ones too
+            close_all(self, *self._made)
 
     # ------------------------------------------------------------------------------------------ the thread that draws
 
@@ -270,7 +272,7 @@ class Explorer(widgets.VBox):
             if self._news.wait_for(self._outdated, SWEEP_SECONDS if self._sweep else SETTLED_SECONDS):
                 return
         if self._sweep:
-            self.tau.value = self._sweep.pop(0)
+            self._set(tau=self._sweep.pop(0))
             if not self._sweep:
                 self._toggle(self.sweep, "sweeping")
             return

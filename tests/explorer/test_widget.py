@@ -344,8 +344,8 @@ def drawing_threads() -> list[threading.Thread]:
 
 def test_a_closed_explorer_leaves_no_thread_and_no_widget(networks):
     before = len(_instances)
-    for _ in range(5):
-        page = explore(family=SMALL.family, frames=3, steps=3)
+    for hide in ([], e.PARTS, ["map", "toy"]):
+        page = explore(family=SMALL.family, frames=3, steps=3, hide=hide)
         page.close()
         page.close()  # a second time does nothing
     with pytest.raises(ValueError, match="hide"):
@@ -383,7 +383,7 @@ def test_a_worker_that_is_killed_half_way_says_so_and_the_next_move_works(page, 
 
 
 def test_python_leaves_quietly_while_it_draws():
-    script = ("import time\nfrom s2dm_mini import explore\npage = explore(steps=50, frames=12)\n"
+    script = ("import time\nfrom s2dm_mini import explore\npage = explore(steps=50, frames=12, hide=['map'])\n"
               "while page._worker is None or 'Drawing' not in page._said.value: time.sleep(0.01)\n")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -507,7 +507,7 @@ def test_where_nobody_watches_the_finished_strip_is_stored_and_where_somebody_do
 MEMORY = """
 import resource, sys
 from s2dm_mini import explore
-page = explore(frames=12, steps=3)
+page = explore(frames=12, steps=2)
 assert page.wait(300) and "role=status" in page._said.value, page._said.value
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30))
 """
