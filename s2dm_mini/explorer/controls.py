@@ -74,8 +74,8 @@ class End(widgets.HBox):
         self.kind = widgets.Dropdown(options=[NOISE, SHAPE, OWN], description=name, layout=widgets.Layout(width="230px"),
                                      tooltip="Where this end of the strip comes from. Pictures are encoded: turned into the noise that "
                                              "draws them.")
-        self.number = widgets.BoundedIntText(0, 0, 2**31 - 1, description=f"{name}, number", layout=widgets.Layout(width="190px"),
-                                             tooltip="Which noise (its seed) or shape")
+        self.number = widgets.BoundedIntText(0, 0, 2**31 - 1, description=f"{name}, number", layout=widgets.Layout(width="180px"),
+                                             tooltip="Which noise (its seed) or shape").add_class("s2dm-number-of-end")
         self.own = None
         super().__init__()
         for widget in (self.kind, self.number):

@@ -128,7 +128,7 @@ class Explorer(widgets.VBox):
         for widget in (self.frame, self.time, self.eta, self.frames):
             widget.add_class("s2dm-wide")
         self.more = box("s2dm-more", self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta,
-                        self.frames, self._plots)
+                        self.frames, self._plots.add_class("s2dm-plots"))
         self._unfold(False)
         self._hidden = hide
         left = box("s2dm-left", widgets.HTML(HTML["three"]),
