@@ -12,6 +12,7 @@ from ..samplers import trajectory
 from .setting import SCHEDULE, Setting, Trained
 from .strips import View, smoothness
 
+WORDS = (BLUE, "#B04A00")  # colours of the two lines' names: vermilion is too pale for letters on white
 CLOUD, WALKS = 80, 10  # points of the toy; of them with their path
 SCALE = 46  # dots of the toy's picture for a length of 1; the ring has radius 1
 
@@ -54,7 +55,7 @@ def lines(title: str, x_label: str, series: Mapping[str, Line], low: float | Non
     for i, ((name, (x, y)), colour) in enumerate(zip(series.items(), (BLUE, VERMILION), strict=True)):
         points = " ".join(map(place, x, y))
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        drawn.append(_text(40 + 30 * i, 92, name, colour=colour))
+        drawn.append(_text(40 + 30 * i, 92, name, colour=WORDS[i]))
     return _svg(236, 120, f"{title}, {x_label}: {' and '.join(series)}", drawn)
 
 
@@ -76,8 +77,8 @@ def toy(setting: Setting, by: Trained) -> str:
         spread.append(spread_of(path[-1]))
     title = f"spread about the centres: data {RING_STD:.3f}, L₀ {spread[0]:.3f}, S²-DM {spread[1]:.3f}"
     drawn = ['<svg width="140" height="140">', *drawn, "</svg>"]  # cuts off points outside
-    drawn += [_text(70, 155, f"data {RING_STD:.3f}", "middle"), _text(35, 170, f"L₀ {spread[0]:.3f}", "middle", BLUE),
-              _text(100, 170, f"S²-DM {spread[1]:.3f}", "middle", VERMILION)]
+    drawn += [_text(70, 155, f"data {RING_STD:.3f}", "middle"), _text(35, 170, f"L₀ {spread[0]:.3f}", "middle", WORDS[0]),
+              _text(100, 170, f"S²-DM {spread[1]:.3f}", "middle", WORDS[1])]
     return _svg(140, 178, f"Eight Gaussians on a ring, sampled with and without s_t; {title}", drawn)
 
 

@@ -5,6 +5,7 @@ import base64
 import ctypes
 import gc
 import io
+import json
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.explorer import strips
 from s2dm_mini.explorer import widget as e
 from s2dm_mini.explorer.controls import End
+from s2dm_mini.explorer.drawings import WORDS
 from s2dm_mini.explorer.ends import UPLOAD_BYTES, shape_picture, upload
 from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
@@ -501,6 +503,34 @@ def test_where_nobody_watches_the_finished_strip_is_stored_and_where_somebody_do
     monkeypatch.setattr(e.Explorer, "wait", lambda *_: pytest.fail("it waited"))
     assert "image/png" not in page._repr_mimebundle_()
     monkeypatch.undo()
+    page.close()
+
+
+def contrast(colour: str) -> float:
+    """With white, as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5))]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_words_and_edges_stand_out_from_the_page():
+    look = (e.FOLDER / "look.css").read_text() + (e.FOLDER / "widget.css").read_text()
+    colours = {name: "#" + "".join(2 * c for c in value) if len(value) == 3 else f"#{value}"
+               for name, value in re.findall(r"--(ink|quiet|blue|line): #(\w+);", look)}
+    assert contrast("#767676") == pytest.approx(4.54, abs=0.01), "the formula"
+    assert all(contrast(colours[name]) >= 4.5 for name in ("ink", "quiet")) and all(contrast(colour) >= 4.5 for colour in WORDS)
+    assert all(contrast(colours[name]) >= 3 for name in ("blue", "line")) and "outline: 3px solid var(--blue)" in look
+    assert "border: 1px solid var(--line)" in look
+
+
+def test_a_move_sends_at_most_200_kilobytes(monkeypatch):
+    """Skip, frame and seed with the network of 32 × 32 pixels; a new seed draws everything anew, the map too."""
+    page, sent = e.Explorer(Setting(steps=4)), []
+    assert page.wait(300)
+    monkeypatch.setattr(widgets.Widget, "_send", lambda self, message, buffers=None: sent.append(len(json.dumps(message))))
+    for widget, state in ((page.skip.box, 74), (page.frame.box, 2), (page.first.number, 5)):
+        sent.clear()
+        send(widget, value=state)
+        assert page.wait(300) and 1_000 < sum(sent) <= 200_000, f"{sum(sent):,} bytes"
     page.close()
 
 
