@@ -67,8 +67,8 @@ def factor_label(view: View) -> str:
 
 
 def gain_of(view: View) -> int:
-    """The power of two, 1 to 64, that brings the mean change closest to 40 grey levels from below."""
-    return 2 ** min(6, max(0, math.floor(math.log2(40 / max(view.change, 0.1)))))
+    """The power of two, 1 to 64, that brings the mean change nearest to 40 grey levels."""
+    return 2 ** min(6, max(0, round(math.log2(40 / max(view.change, 0.1)))))
 
 
 def difference(a: Tensor, b: Tensor, gain: int) -> Tensor:

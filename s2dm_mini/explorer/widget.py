@@ -353,9 +353,10 @@ class Explorer(widgets.VBox):
 
 
 def _somebody_watches() -> bool:
-    """Whether this runs for a person: front ends, but no executors of notebooks, let code ask for input."""
+    """Whether this runs for a person: under Voilà, or where code may ask for input, which executors of notebooks forbid."""
     kernel = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+    asks = kernel is not None and kernel.get_parent("shell").get("content", {}).get("allow_stdin")
+    return bool(asks) or "QUERY_STRING" in os.environ
 
 
 def _lossy(pixels: Tensor, columns: int) -> str:
