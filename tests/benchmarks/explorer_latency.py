@@ -120,9 +120,9 @@ def page_times(chromium) -> list[float]:
     return found
 
 
-def memory(minutes: float) -> tuple[int, list[float], list[float]]:
+def memory(minutes: float, family: str) -> tuple[int, list[float], list[float]]:
     """Random moves: their number, and minutes and MiB of the process, five times a minute."""
-    explorer, draw, moves, when, kept = explore(), random.Random(0), 0, [], []
+    explorer, draw, moves, when, kept = explore(family=family), random.Random(0), 0, [], []
     start = time.monotonic()
     while (now := (time.monotonic() - start) / 60) < minutes:
         name = draw.choice(["skip", "skip", "tau", "tau", "steps", "frame", "time", "first", "second"])
@@ -141,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-browser", action="store_true", help="only the kernel's side")
     parser.add_argument("--minutes", type=float, default=0, help="of random moves, for the memory")
+    parser.add_argument("--family", default=Setting.family, help="networks of the random moves; small ones make more moves a minute")
     arguments = parser.parse_args()
     rows, traffic, painted = {f"kernel, {kind}": times for kind, times in kernel_times().items()}, {}, []
     if not arguments.no_browser:
@@ -164,10 +165,10 @@ def main() -> None:
             print(f"| {name} | {median(sizes) / 1e3:.0f} | {max(sizes) / 1e3:.0f} |")
         print(f"\nThe page without a kernel: {median(painted):.0f} ms from key press to paint, {max(painted):.0f} at most.")
     if arguments.minutes:
-        moves, when, kept = memory(arguments.minutes)
+        moves, when, kept = memory(arguments.minutes, arguments.family)
         half = len(when) // 2
         slope = linear_regression(when[half:], kept[half:]).slope
-        print(f"\n{moves} random moves in {arguments.minutes:g} minutes: {kept[half]:.0f} MiB half-way, {kept[-1]:.0f} at the end, "
+        print(f"\n{moves} random moves of {arguments.family} in {arguments.minutes:g} minutes: {kept[half]:.0f} MiB half-way, {kept[-1]:.0f} at the end, "
               f"{slope:+.2f} MiB a minute in the second half.")
 
 

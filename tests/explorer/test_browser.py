@@ -376,7 +376,8 @@ def test_the_book_shows_the_page_where_the_notebook_has_the_explorer(tmp_path, c
     cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "The explorer.", "image/png": base64.b64encode(
         row_png(shapes(1).pixels, 1)).decode()}, execution_count=1)]
     cells = [nbformat.v4.new_markdown_cell("# One"), cell, nbformat.v4.new_code_cell("1 + 1")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "06_latent_explorer.ipynb")
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "06_latent_explorer.ipynb")
     done = subprocess.run([sys.executable, "-m", "sphinx", "-W", "-q", "-c", ROOT / "notebooks" / "book",
                            "-D", f"html_extra_path={without_kernel}", folder.parent, tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
