@@ -22,7 +22,7 @@ from .plane import PRESETS, SKIPS, TAUS
 from .setting import SCHEDULE, Setting, Trained
 from .strips import verdict, views
 
-ROWS = TAUS[:-1]  # of the last hardly anything is seen but noise, which no compression makes smaller
+ROWS = TAUS[:-2]  # in the last two hardly anything is seen but noise, which no compression makes smaller
 FRAMES, STEPS = 6, (10, 5)
 FILMS = {"CIFAR-10, seeds 0 to 1": Setting(frames=FRAMES),
          "CIFAR-10, seeds 2 to 3": Setting(frames=FRAMES, first=2, second=3),

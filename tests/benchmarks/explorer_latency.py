@@ -168,8 +168,8 @@ def main() -> None:
         moves, when, kept = memory(arguments.minutes, arguments.family)
         half = len(when) // 2
         slope = linear_regression(when[half:], kept[half:]).slope
-        print(f"\n{moves} random moves of {arguments.family} in {arguments.minutes:g} minutes: {kept[half]:.0f} MiB half-way, {kept[-1]:.0f} at the end, "
-              f"{slope:+.2f} MiB a minute in the second half.")
+        print(f"\n{moves} random moves of {arguments.family} in {arguments.minutes:g} minutes: {kept[half]:.0f} MiB half-way, "
+              f"{kept[-1]:.0f} at the end, {slope:+.2f} MiB a minute in the second half.")
 
 
 if __name__ == "__main__":
