@@ -284,7 +284,7 @@ class Explorer(widgets.VBox):
                 if self._outdated():
                     return
                 if row.done:
-                    self._cells.value = self._css(map=_lossy(row.pixels, len(SKIPS)))
+                    self._cells.value = self._css(map=_lossy(row.pixels, len(SKIPS), quality=75))
 
     def _preview(self, view: View) -> None:
         """Show the pictures foreseen so far, in few bytes."""
@@ -359,10 +359,10 @@ def _somebody_watches() -> bool:
     return bool(asks) or "QUERY_STRING" in os.environ
 
 
-def _lossy(pixels: Tensor, columns: int) -> str:
+def _lossy(pixels: Tensor, columns: int, quality: int = 50) -> str:
     """Images in few bytes, for previews and the map; the finished strip is exact."""
     file = io.BytesIO()
-    Image.fromarray(tile(pixels, columns)).save(file, "WEBP", quality=80, method=0)
+    Image.fromarray(tile(pixels, columns)).save(file, "WEBP", quality=quality, method=0)
     return _url("webp", file.getvalue())
 
 

@@ -89,9 +89,9 @@ def browser_times(chromium) -> tuple[dict[str, list[tuple[float, float]]], dict[
 
 
 def rest(page, received: list[int]) -> None:
-    """Wait until nothing has come for two seconds, and something has for the first time."""
+    """Wait until nothing has come for eight seconds, in which even a slow map is drawn, and something has before."""
     quiet, before = 0, -1
-    while quiet < 20:
+    while quiet < 80:
         page.wait_for_timeout(100)
         quiet, before = (quiet + 1 if len(received) == before and received else 0), len(received)
 

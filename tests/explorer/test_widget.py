@@ -204,7 +204,7 @@ def test_the_map_and_the_controls_are_linked_both_ways(networks):
     page = e.Explorer(SMALL, hide=("toy",))
     assert page.wait()
     *_, whole = plane(SMALL, page.frame.value - 1)
-    assert page._cells.value == page._css(map=e._lossy(whole.pixels, len(SKIPS)))
+    assert page._cells.value == page._css(map=e._lossy(whole.pixels, len(SKIPS), quality=75))
     assert page.map.value == (49, 0.99)
     send(page.map, index=3 * len(SKIPS) + 2)
     shows(page, replace(SMALL, skip=SKIPS[2], tau=TAUS[3]))
