@@ -5,7 +5,7 @@
 # make gpu-report  on a machine with a GPU: measures it, writes data/results/gpu-report.md and .csv, to hand in as a pull request
 # make stress      how hard it is to break: faults, bad input, mutants, coverage (hours on 2 cores), and the table of what was found
 # make lab         JupyterLab at notebook 00
-# make explorer    the latent explorer as a page of its own, at the address that is printed
+# make explorer    the latent explorer as a page of its own, at the address that is printed; build/explorer.html needs no server
 # make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
@@ -61,13 +61,14 @@ stress: .venv/test.stamp
 	$(BIN)/python tests/stress/table.py
 
 # Both answer this machine only, and only with the token that stands in the address they print. JupyterLab opens that address itself;
-# Voilà would open one without the token.
+# Voilà would open one without the token, and leaves the kernel of a page that was closed or loaded again: five minutes later it is ended.
 lab: .venv/run.stamp
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb --ip=127.0.0.1
 
 explorer: .venv/explorer.stamp
 	@echo "The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends."
-	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1 --token --no-browser
+	$(BIN)/voila notebooks/explorer/latent_explorer.ipynb --Voila.ip=127.0.0.1 --token --no-browser \
+	  --MappingKernelManager.cull_idle_timeout=300 --MappingKernelManager.cull_interval=60
 
 # `otter assign` runs each solution through its grader, and fails if it does not get all points.
 labs: .venv/labs.stamp
@@ -83,18 +84,23 @@ labs: .venv/labs.stamp
 	rm -rf build/labs/otter
 	$(BIN)/python notebooks/labs/answers.py build/labs/answers
 
+# The explorer without a kernel: one file for any web server. The book shows it.
+build/explorer.html: $(wildcard s2dm_mini/explorer/*) data/checkpoints/manifest.json | .venv/book.stamp
+	$(BIN)/python -m s2dm_mini.explorer.page $@
+
 # From nothing each time, so that no page is left of a notebook that is gone, and no warning is missed: each fails the build.
-book: .venv/book.stamp
+book: .venv/book.stamp build/explorer.html
 	rm -rf build/book
 	$(BIN)/sphinx-build -W --keep-going -q -c notebooks/book . build/book
 	@echo "build/book/index.html"
 
-# The wheel is built from the sdist, and both hold the student copies, and the explorer's page if it has been built (build/explorer.html).
-release: labs .venv/release.stamp
+# The wheel is built from the sdist, and both hold the student copies, and the explorer's page.
+release: labs build/explorer.html .venv/release.stamp
 	rm -rf build/release
 	$(BIN)/python -m build --no-isolation --outdir build/release .
 	$(BIN)/twine check --strict build/release/*
 	@du -h build/release/*
+
 slides: .venv/slides.stamp
 	rm -rf build/slides
 	$(BIN)/python notebooks/book/slides.py build/slides $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))

@@ -17,9 +17,13 @@ __all__ = ["GaussianDenoiser", "Guided", "MixtureDenoiser", "NoiseSchedule", "PR
            "simple_loss", "skip_step_loss", "timesteps", "train", "trajectory"]
 
 
-def explore(**setting):
-    """The latent explorer as a notebook widget; keywords as in `explorer.setting.Setting`, such as skip=49, tau=0.9, steps=20."""
+def explore(hide=(), story=(), **setting):
+    """The latent explorer as a notebook widget; keywords as in `explorer.setting.Setting`, such as skip=9, tau=0.97, steps=20.
+
+    For lessons, hide leaves parts out, such as hide=["map", "more"], and story shows cards with a question and the changes that each
+    starts from: story=[("What does τ = 1 mean?", {"tau": 1.0}), ...]. Both as in `explorer.widget.Explorer`.
+    """
     from .explorer.setting import Setting
     from .explorer.widget import Explorer  # here, because ipywidgets is slow to import
 
-    return Explorer(Setting(**setting))
+    return Explorer(Setting(**setting), hide, story)

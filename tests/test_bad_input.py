@@ -29,7 +29,7 @@ from s2dm_mini.data import load_data
 from s2dm_mini.data.points import points, ring_means
 from s2dm_mini.data.shapes import draw_shapes, read_factors
 from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
-from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.setting import Setting, from_query
 from s2dm_mini.measure import metrics, paths
 from s2dm_mini.measure.classifier import ClassifierConfig
 from s2dm_mini.measure.errors import MeanOverPairs, jackknife_error
@@ -157,7 +157,8 @@ CASES = {
     "data.points.points": Case(points, {"name": "moons", "n": 5, "seed": 0}),
     "explorer.setting.Setting": Case(Setting, {
         "family": "tiny, shapes", "first": 0, "second": b"a picture, perhaps", "way": "lerp", "frames": 4, "skip": 9, "tau": 0.9,
-        "how": "trained", "sampler": "ddim", "steps": 5, "spacing": "uniform", "eta": 0.5, "amplify": 2}),
+        "how": "trained", "sampler": "ddim", "steps": 5, "spacing": "uniform", "eta": 0.5}),
+    "explorer.setting.from_query": Case(from_query, {"query": "skip=9&tau=0.97"}),
     "explorer.ends.read_png": Case(read_png, {"png": to_png(PIXELS[0]), "size": 8}),
     "explorer.ends.to_png": Case(to_png, {"pixels": PIXELS[0]}),
     "explorer.ends.shape_picture": Case(shape_picture, {"number": 3}),
@@ -195,7 +196,7 @@ _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
     **dict.fromkeys(["schedule.at", "schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
                      "losses.skip_coefficient", "losses.skip_term", "losses.mean_square"], _PARTS),
-    **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run"], _PARTS),
+    **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run", "explorer.strips.Kept"], _PARTS),
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.GroupNorm",
                      "unet.ResidualBlock", "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "measure.metrics.check_features",
@@ -220,6 +221,7 @@ REASONS = {
     **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",
                      "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
                      "explorer.strips.l0_key", "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
+                     "explorer.strips.verdict", "explorer.setting.changes", "explorer.setting.to_query",
                      "study.ledger.theoretical_scale"], _SETTINGS),
     **dict.fromkeys(["guidance.guided_s2dm_loss", "guidance.guided_shrinkage", "guidance.Guided", "guidance.Guided.__call__",
                      "training.loop.drop_labels", "unet.UNet.with_classes"], _LABELS),
@@ -242,6 +244,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "theory.optimum": "searches over theory.gaussian",
          "measure.draw": "sample, many times", "measure.classifier": "training, like train",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
+         "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
          "training.setup": "the arguments of train", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
@@ -410,6 +413,7 @@ LENIENT = {
     ("explorer.setting.Setting", "family"): "the zoo knows the families; explorer.setting.family refuses others",
     ("explorer.setting.Setting", "first"): "a seed or a picture, which is opened when it is drawn",
     ("explorer.setting.Setting", "second"): "the same",
+    ("explorer.setting.from_query", "query"): "an address may end in anything",
     ("explorer.ends.upload", "name"): "it only stands in errors",
 }
 

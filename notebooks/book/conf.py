@@ -48,6 +48,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_extra_path = [str(page)] if (page := ROOT / "build" / "explorer.html").exists() else []
 html_additional_pages = {"index": "to_start.html"}  # a redirect to the start page, two folders down
 templates_path = ["templates"]
 html_show_sphinx = False
@@ -89,6 +90,27 @@ class OnlyPages(SphinxTransform):
         for link in list(self.document.findall(pending_xref)):
             if link.get("refdomain") == "doc" and link["reftarget"] not in self.env.found_docs:
                 link.replace_self(link.children)
+
+
+class WithoutKernel(SphinxTransform):
+    """Show the explorer's page that needs no kernel in place of its still picture, in the cell with the tag `explorer`.
+
+    `make book` builds that page first; a book built without it keeps the picture.
+    """
+
+    default_priority = 800
+
+    def apply(self, **_) -> None:
+        if not self.app.config.html_extra_path:
+            return
+        place = "../" * self.env.docname.count("/") + Path(self.app.config.html_extra_path[0]).name
+        frame = (f'<iframe class="explorer" src="{place}" title="The explorer without a kernel" loading="lazy"></iframe>'
+                 f'<p><a href="{place}">The explorer on a page of its own</a></p><details><summary>As a still picture</summary>')
+        for cell in self.document.findall(nodes.container):
+            if "tag_explorer" in cell["classes"]:
+                output = cell.children[-1]
+                output.insert(0, nodes.raw("", frame, format="html"))
+                output.append(nodes.raw("", "</details>", format="html"))
 
 
 class Rooms(Directive):
@@ -169,6 +191,7 @@ def display_mathml(writer, node) -> None:
 def setup(app) -> None:
     app.add_transform(HtmlAnchors)
     app.add_transform(OnlyPages)
+    app.add_transform(WithoutKernel)
     app.add_directive("rooms", Rooms)
     app.connect("config-inited", leave_drafts_out)
     app.connect("source-read", insert_modules)

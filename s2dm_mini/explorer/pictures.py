@@ -1,30 +1,25 @@
-"""Pictures of strips and maps as PNG and GIF bytes, each with its setting written below, and the code that draws a strip again.
+"""Pictures of strips as PNG and GIF bytes, and the code that shows a strip again.
 
-Drawn with Pillow in a few milliseconds, because each sampler step needs a picture; only the curves are drawn with matplotlib.
+`strip` is for keeping: labels beside its rows, its setting below. `row_png` has the pixels alone, for a page that labels them itself.
 """
 import base64
 import io
-from collections.abc import Iterable
-from dataclasses import fields
+import math
 from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..losses import shrinkage
-from ..plots import BLUE, STYLE, VERMILION, Picture, styled, tile
+from ..plots import BLUE, VERMILION, tile
 from ..samplers import SAMPLERS
 from .ends import png_bytes
-from .plane import SKIPS, TAUS, nearest_cell
-from .setting import SCHEDULE, Setting
-from .strips import Row, View, smoothness, views
+from .setting import Setting, changes
+from .strips import View, views
 
 LEFT, GAP, LINE, STRIP = 88, 4, 19, 800  # dots: labels, between images, a line of text, the strip itself
-CELL, TOP = 64, 26  # dots: an image of the map, the labels above it
 FRAME = 128  # dots: an image of the animation
 INK, WAITING = "#222222", 236  # text; grey of an image still to come
 
@@ -35,86 +30,64 @@ def strip(setting: Setting) -> bytes:
     return draw(last)
 
 
+def row_png(pixels: Tensor, columns: int) -> bytes:
+    """Images (N, 3, S, S) uint8, `columns` a row without gaps, as PNG bytes, one dot for each pixel."""
+    return png_bytes(Image.fromarray(tile(pixels, columns)))
+
+
 def draw(view: View) -> bytes:
     """L_0, S²-DM and their difference, three rows, with the setting below, as PNG bytes of 892 × about 350 dots."""
-    s, size = view.setting, view.l0.pixels.shape[-1]
+    s, size, gain = view.setting, view.l0.pixels.shape[-1], gain_of(view)
     scale = min(96, (STRIP + GAP) // s.frames - GAP) // size  # dots per pixel
     down = size * scale + GAP
-    change = difference(view.l0.pixels, view.s2dm.pixels, s.amplify) if view.comparable else torch.full_like(view.l0.pixels, WAITING)
+    change = difference(view.l0.pixels, view.s2dm.pixels, gain) if view.comparable else torch.full_like(view.l0.pixels, WAITING)
     canvas, pen = _canvas(LEFT + STRIP + GAP, 3 * down + 3 * LINE)
-    _paste(canvas, (LEFT, 0), torch.cat([view.l0.pixels, view.s2dm.pixels, change]), s.frames, scale, GAP)
-    for i, label in enumerate(("L₀", "S²-DM", f"change ×{s.amplify}")):
+    rows = torch.cat([view.l0.pixels, view.s2dm.pixels, change])
+    canvas.paste(Image.fromarray(tile(rows, s.frames, scale, GAP)), (LEFT, 0))
+    for i, label in enumerate(("L₀", "S²-DM", f"change ×{gain}")):
         pen.text((LEFT - 8, i * down + (down - GAP) // 2), label, INK, _font(14), anchor="rm")
-    source = view.source if s.how == "trained" or s.tau < 1 else f"{view.source}, s_t = 1"
     ends = " to ".join(f"seed {end}" if isinstance(end, int) else "encoded picture" for end in (s.first, s.second))
-    _write(pen, LEFT, 3 * down + 1, (
-        f"skip {s.skip}, τ {s.tau:g} · {source}", f"{ends}, {s.way}, {s.frames} frames · {_sampling(s)} · {_state(view.slower)}",
-        "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree"))
+    row, eta = view.slower, f", η {s.eta:g}" if s.eta else ""
+    state = "finished" if row.done else f"preview, step {row.step} of {row.steps}"
+    how = f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
+    lines = (factor_label(view), f"{ends}, {s.way}, {s.frames} frames · {how} · {state}",
+             "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree")
+    for i, line in enumerate(lines):
+        pen.text((LEFT, 3 * down + 1 + i * LINE), line, INK, _font(13))
     return png_bytes(canvas)
 
 
-def difference(a: Tensor, b: Tensor, amplify: int) -> Tensor:
-    """Change of brightness from a to b, times amplify, (N, 3, H, W) uint8: white for none, blue for darker, orange for brighter.
+def factor_label(view: View) -> str:
+    """The skip and τ of what drew the S²-DM row, and what that was."""
+    by, asked = view.drawn_by, view.setting
+    source = f"closed form: s_t times {by.name}"
+    if asked.how == "trained":
+        source = f"trained network {by.name}, the nearest to skip {asked.skip}, τ {asked.tau:g}"
+    return f"skip {by.skip}, τ {by.tau:g} · {source}{', s_t = 1' if by.tau == 1 else ''}"
+
+
+def gain_of(view: View) -> int:
+    """The power of two, 1 to 64, that brings the mean change nearest to 40 grey levels."""
+    return 2 ** min(6, max(0, round(math.log2(40 / max(view.change, 0.1)))))
+
+
+def difference(a: Tensor, b: Tensor, gain: int) -> Tensor:
+    """Change of brightness from a to b, times gain, (N, 3, H, W) uint8: white for none, blue for darker, orange for brighter.
 
     Colour-blind readers can tell the two colours apart.
     """
-    change = (b.float() - a.float()).mean(dim=1, keepdim=True) * amplify / 255  # (N, 1, H, W)
+    change = (b.float() - a.float()).mean(dim=1, keepdim=True) * gain / 255  # (N, 1, H, W)
     ink = torch.where(change > 0, _rgb(VERMILION), _rgb(BLUE))  # (N, 3, H, W)
     return (255 + (ink - 255) * change.abs().clamp(max=1)).round().to(torch.uint8)
 
 
-def draw_plane(s: Setting, row: Row) -> bytes:
-    """The map of skip and τ, a row of `plane`, as PNG bytes. A blue frame marks the cell nearest to the setting; for places see `cell`."""
-    right, bottom = cell(len(TAUS), len(SKIPS))
-    canvas, pen = _canvas(right, bottom + 3 * LINE)
-    _paste(canvas, cell(0, 0), row.pixels, len(SKIPS), CELL // row.pixels.shape[-1], 2 * GAP)
-    x, y = cell(*nearest_cell(s))
-    pen.rectangle((x - 3, y - 3, x + CELL + 2, y + CELL + 2), outline=BLUE, width=3)
-    for column, skip in enumerate(SKIPS):
-        pen.text((cell(0, column)[0] + CELL // 2, TOP // 2), f"skip {skip}", INK, _font(13), anchor="mm")
-    for line, tau in enumerate(TAUS):
-        pen.text((LEFT - 8, cell(line, 0)[1] + CELL // 2), f"τ {tau:g}", INK, _font(13), anchor="rm")
-    first = f"seed {s.first}" if isinstance(s.first, int) else "the encoded picture"
-    _write(pen, 8, bottom + 2, (f"{first}, closed form for every skip and τ · {_state(row)}", _sampling(s), "τ = 1 is L₀"))
-    return png_bytes(canvas)
-
-
-def cell(row: int, column: int) -> tuple[int, int]:
-    """Left and top of a cell of the map, in dots."""
-    return LEFT + column * (CELL + 2 * GAP), TOP + row * (CELL + 2 * GAP)
-
-
-@styled
-def draw_curves(view: View) -> bytes:
-    """Three small plots as PNG bytes: s_t, the size of ε at each evaluation, the distance between neighbouring frames."""
-    s = view.setting
-    figure = Picture(figsize=((LEFT + STRIP + GAP) / STYLE["figure.dpi"], 2.3))
-    place = {"left": 0.065, "right": 0.99, "bottom": 0.2, "top": 0.88, "wspace": 0.28}  # fixed: a layout engine takes three times as long
-    left, middle, right = figure.subplots(1, 3, gridspec_kw=place)
-    left.plot(np.ones(SCHEDULE.T), marker="", label="L₀")
-    left.plot(shrinkage(SCHEDULE, s.skip, s.tau), marker="", label=f"skip {s.skip}, τ {s.tau:g}")
-    left.set(title="factor $s_t$ on the predicted noise", xlabel="timestep t")
-    for row, label in ((view.l0, "L₀"), (view.s2dm, "S²-DM")):
-        middle.plot(row.times, row.eps_rms, label=label)
-        right.plot(range(1, len(row.pixels)), smoothness(row), label=label)
-    middle.set(title="size of the predicted noise", xlabel="timestep t (drawing runs leftwards)")
-    right.set(title="distance between neighbours", xlabel="from frame i to i + 1", ylabel="grey levels")
-    right.set_ylim(bottom=0)
-    for axes in (left, middle, right):
-        axes.tick_params(labelsize=8)
-        axes.xaxis.label.set_size(9)
-        axes.yaxis.label.set_size(9)
-        axes.legend(fontsize=8)
-    return figure._repr_png_()
-
-
 def animate(view: View) -> bytes:
     """L_0 (left) and S²-DM (right) from end to end and back, as GIF bytes that repeat forever."""
-    frames = []
+    frames, by = [], view.drawn_by
     for pair in zip(view.l0.pixels, view.s2dm.pixels, strict=True):
         canvas, pen = _canvas(2 * FRAME + 3 * GAP, FRAME + 2 * GAP + LINE)
-        _paste(canvas, (GAP, GAP + LINE), torch.stack(pair), 2, FRAME // pair[0].shape[-1], GAP)
-        for i, label in enumerate(("L₀", f"skip {view.setting.skip}, τ {view.setting.tau:g}")):
+        canvas.paste(Image.fromarray(tile(torch.stack(pair), 2, FRAME // pair[0].shape[-1], GAP)), (GAP, GAP + LINE))
+        for i, label in enumerate(("L₀", f"skip {by.skip}, τ {by.tau:g}")):
             pen.text((GAP + i * (FRAME + GAP) + FRAME // 2, LINE // 2 + 1), label, INK, _font(13), anchor="mm")
         frames.append(canvas)
     file = io.BytesIO()
@@ -123,37 +96,17 @@ def animate(view: View) -> bytes:
 
 
 def code(setting: Setting) -> str:
-    """A notebook cell that draws the same strip: on the same machine, the same bytes."""
-    values = {field.name: getattr(setting, field.name) for field in fields(setting) if getattr(setting, field.name) != field.default}
+    """A notebook cell that opens the explorer on this setting; skip and τ are always named."""
+    values = {"skip": setting.skip, "tau": setting.tau} | changes(setting)
     written = {name: f'b64decode("{base64.b64encode(value).decode()}")' if isinstance(value, bytes) else repr(value)
                for name, value in values.items()}
     decoder = "from base64 import b64decode\n\n" if any(isinstance(value, bytes) for value in values.values()) else ""
-    return (f"{decoder}from IPython.display import Image\n\nfrom s2dm_mini.explorer.pictures import strip\n"
-            "from s2dm_mini.explorer.setting import Setting\n\n"
-            f"Image(strip(Setting({', '.join(f'{name}={text}' for name, text in written.items())})))")
-
-
-def _sampling(s: Setting) -> str:
-    eta = f", η {s.eta:g}" if s.eta else ""
-    return f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
-
-
-def _state(row: Row) -> str:
-    return "finished" if row.done else f"preview, step {row.step} of {row.steps}"
+    return f"{decoder}from s2dm_mini import explore\n\nexplore({', '.join(f'{name}={text}' for name, text in written.items())})"
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     canvas = Image.new("RGB", (width, height), "white")
     return canvas, ImageDraw.Draw(canvas)
-
-
-def _paste(canvas: Image.Image, place: tuple[int, int], pixels: Tensor, columns: int, scale: int, gap: int) -> None:
-    canvas.paste(Image.fromarray(tile(pixels, columns, scale, gap)), place)
-
-
-def _write(pen: ImageDraw.ImageDraw, x: int, y: int, lines: Iterable[str]) -> None:
-    for i, line in enumerate(lines):
-        pen.text((x, y + i * LINE), line, INK, _font(13))
 
 
 @lru_cache

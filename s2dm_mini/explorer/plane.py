@@ -1,6 +1,5 @@
 """The map of skip and τ: one latent drawn by S²-DM in closed form at every (skip, τ) of a table; a pure function of a `Setting`."""
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,12 +8,13 @@ from ..denoisers import Denoiser
 from ..losses import shrinkage
 from ..schedule import per_image
 from ..support.machine import best_device
-from .ends import end_latent
+from .ends import latents
 from .setting import SCHEDULE, Setting, family, network
 from .strips import Row, l0_key, run
 
 SKIPS = (1, 4, 9, 24, 49, 74, 99)
 TAUS = (1.0, 0.999, 0.99, 0.97, 0.9, 0.75, 0.5)
+PRESETS = {"the paper's small skip": (9, 0.99), "where it shows": (49, 0.99), "too much": (49, 0.9), "τ = 1: L₀": (49, 1.0)}
 
 
 class ShrunkEach:
@@ -31,15 +31,15 @@ class ShrunkEach:
         return per_image(scale, x) * eps
 
 
-def plane(setting: Setting) -> Iterator[Row]:
-    """The pictures of the first end for all TAUS and SKIPS, one τ after the other, coarse to fine, one `Row` per sampler step.
+def plane(setting: Setting, frame: int = 0) -> Iterator[Row]:
+    """The pictures of one frame, counted from 0, for all TAUS and SKIPS, one τ after the other, coarse to fine, one `Row` per sampler step.
 
     Raises as `views` does.
     """
     scales = torch.stack([shrinkage(SCHEDULE, skip, tau) for tau in TAUS for skip in SKIPS]).to(best_device())  # (B, T)
     denoiser = ShrunkEach(network(family(setting)[0].name), scales)
-    key = ("plane", replace(l0_key(setting), second=0, way="slerp", frames=3))
-    return run(key, denoiser, lambda setting: end_latent(setting.first, setting).expand(len(scales), -1, -1, -1).contiguous(), setting)
+    key = ("plane", frame, l0_key(setting))
+    return run(key, denoiser, lambda setting: latents(setting)[frame].expand(len(scales), -1, -1, -1).contiguous(), setting)
 
 
 def nearest_cell(setting: Setting) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""The setting of a strip, and the shipped networks that can draw it."""
+"""The setting of a strip, in one line to share, and the shipped networks that can draw it."""
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from urllib.parse import parse_qsl, urlencode
 
 from torch import Tensor
 
@@ -11,11 +12,12 @@ from ..latents import WAYS
 from ..losses import shrinkage
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS, NoiseSchedule
-from ..support.checks import check_integer, check_name, check_number, check_types
+from ..support.checks import check_integer, check_kind, check_name, check_number, check_types, shown
 from ..support.machine import best_device
 
 SCHEDULE = NoiseSchedule.linear()
 HOW = ("closed form", "trained")
+LIMITS = {"frames": (3, 12), "skip": (1, 99), "tau": (0.5, 1.0), "steps": (1, 100), "eta": (0.0, 1.0)}  # of a Setting and its controls
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,13 @@ class Setting:
     second: int | bytes = 1
     way: str = "slerp"
     frames: int = 8
-    skip: int = 9
+    skip: int = 49
     tau: float = 0.99
     how: str = "closed form"  # or "trained": the nearest shipped network
     sampler: str = "ddim"
     steps: int = 10
     spacing: str = "quadratic"
     eta: float = 0.0
-    amplify: int = 8  # gain of the row of differences
 
     def __post_init__(self):
         for name in ("first", "second"):
@@ -46,10 +47,8 @@ class Setting:
         check_types(self)
         for name, known in (("way", WAYS), ("how", HOW), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
             check_name(name, getattr(self, name), known)
-        for name, low, high in (("frames", 3, 12), ("skip", 1, 99), ("steps", 1, 100), ("amplify", 1, 64)):
-            check_integer(name, getattr(self, name), low, high)
-        check_number("tau", self.tau, 0.5, 1)
-        check_number("eta", self.eta, 0, 1)
+        for name, (low, high) in LIMITS.items():
+            (check_integer if isinstance(low, int) else check_number)(name, getattr(self, name), low, high)
         if self.eta and not SAMPLERS[self.sampler].takes_eta:
             object.__setattr__(self, "eta", 0.0)  # the slider of η keeps its place while other samplers are tried
 
@@ -57,6 +56,27 @@ class Setting:
     def evaluations(self) -> int:
         """Network evaluations per image (NFE)."""
         return SAMPLERS[self.sampler].nfe(len(grid(self)))
+
+
+def changes(setting: Setting) -> dict:
+    """The fields that differ from their defaults: name → value."""
+    return {field.name: value for field in fields(Setting) if (value := getattr(setting, field.name)) != field.default}
+
+
+def to_query(setting: Setting) -> str:
+    """The setting as the end of an address, such as skip=9&tau=0.97, without pictures: they are too long for one."""
+    return urlencode({name: value for name, value in changes(setting).items() if not isinstance(value, bytes)})
+
+
+def from_query(query: str) -> dict:
+    """Keywords of `Setting` from the end of an address; other names in it are left alone. Raises ValueError for what is no number."""
+    check_kind("query", query, str)
+    kinds = {field.name: type(field.default) for field in fields(Setting)}
+    found = {name: value for name, value in parse_qsl(query) if name in kinds}
+    try:
+        return {name: kinds[name](value) for name, value in found.items()}
+    except ValueError as error:
+        raise ValueError(f"the address ends in {shown(query)}, where a number was expected ({error}).") from error
 
 
 def grid(setting: Setting) -> Tensor:
@@ -117,11 +137,10 @@ def network(name: str) -> Denoiser:
     return load_pretrained(name, best_device())
 
 
-def s2dm(setting: Setting) -> tuple[Denoiser, str]:
-    """The S²-DM denoiser of the setting, and its origin in words."""
-    l0 = family(setting)[0].name
-    if setting.how == "closed form":
-        return Shrunk(network(l0), shrinkage(SCHEDULE, setting.skip, setting.tau)), f"closed form: s_t times {l0}"
-    found = nearest(setting)
-    kind = "L₀" if found.tau == 1 else f"skip {found.skip}, τ {found.tau:g}"
-    return network(found.name), f"trained, nearest: {found.name} ({kind})"
+def s2dm(setting: Setting) -> tuple[Denoiser, Trained]:
+    """The S²-DM denoiser of the setting, and its name, skip and τ: for a trained one those of the network, not those asked for."""
+    l0 = family(setting)[0]
+    if setting.how == "trained":
+        found = nearest(setting)
+        return network(found.name), found
+    return Shrunk(network(l0.name), shrinkage(SCHEDULE, setting.skip, setting.tau)), replace(l0, skip=setting.skip, tau=setting.tau)

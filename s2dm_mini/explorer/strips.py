@@ -3,6 +3,7 @@
     for view in views(Setting(skip=49)): ...  # coarse to fine, one view per sampler step; pictures.py draws them
 """
 import math
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -16,9 +17,9 @@ from ..denoisers import Denoiser
 from ..samplers import SAMPLERS, trajectory
 from ..samplers.common import CLEAN, signal_left
 from .ends import encoded, latents
-from .setting import SCHEDULE, Setting, family, grid, network, s2dm
+from .setting import SCHEDULE, Setting, Trained, family, grid, network, s2dm
 
-ROWS_KEPT = 400  # at 12 images of 32×32 each: 15 MB
+KEPT_BYTES = 64 << 20  # of finished rows: some 200 of 8 images and 10 steps
 DIVERGED = 4.0  # |x| beyond this is not a picture: those lie in −1..1
 
 
@@ -29,6 +30,7 @@ class Row:
     step: int
     steps: int
     pixels: Tensor  # (frames, 3, S, S) uint8: x̂_0 at this step, or x_0 at the end
+    states: tuple[Tensor, ...]  # the walk so far, from x_T: step + 1 times (frames, 3, S, S) uint8
     times: tuple[float, ...]  # timesteps of the network evaluations so far
     eps_rms: tuple[float, ...]  # root mean square of ε predicted there; 1 for pure noise
     largest: float  # |x|: shows whether the sampler diverged
@@ -45,7 +47,7 @@ class View:
     setting: Setting
     l0: Row
     s2dm: Row
-    source: str  # of the S²-DM row: the closed form, or the network's name
+    drawn_by: Trained  # the S²-DM row: its network with the skip and τ of its factor s_t
 
     @property
     def slower(self) -> Row:
@@ -56,6 +58,11 @@ class View:
     def comparable(self) -> bool:
         """Both rows are at the same step, so that their difference has a meaning."""
         return self.l0.step == self.s2dm.step
+
+    @property
+    def change(self) -> float:
+        """Mean |S²-DM − L₀| over frames, pixels and colours, in grey levels of 255."""
+        return (self.s2dm.pixels.float() - self.l0.pixels.float()).abs().mean().item()
 
 
 class Listener:
@@ -77,22 +84,48 @@ def views(setting: Setting) -> Iterator[View]:
     Raises CheckpointError for a missing or damaged network, ValueError if the sampler leaves the finite numbers.
     """
     l0 = network(family(setting)[0].name)
-    denoiser, source = s2dm(setting)
+    denoiser, drawn_by = s2dm(setting)
     key = l0_key(setting)
-    s2dm_key = (source, key) if setting.how == "trained" else (setting.skip, setting.tau, key)
+    s2dm_key = (setting.how, drawn_by, key)
     runs = [run(key, l0, latents, setting), run(s2dm_key, denoiser, latents, setting)]
     rows: list[Row | None] = [None, None]
     while not all(row and row.done for row in rows):
         rows = [next(one, row) for one, row in zip(runs, rows, strict=True)]
-        yield View(setting, *rows, source)
+        yield View(setting, *rows, drawn_by)
 
 
 def l0_key(setting: Setting) -> Setting:
     """The setting without the fields that L_0 does not depend on."""
-    return replace(setting, skip=1, tau=1.0, how="trained", amplify=1)
+    return replace(setting, skip=1, tau=1.0, how="trained")
 
 
-_finished: OrderedDict[Hashable, Row] = OrderedDict()  # by key, the last used at the end
+class Kept:
+    """Finished rows by key, at most KEPT_BYTES of them, the last used at the end; all explorers of a process share them."""
+
+    def __init__(self):
+        self.rows: OrderedDict[Hashable, Row] = OrderedDict()
+        self.bytes, self.lock = 0, threading.Lock()
+
+    def get(self, key: Hashable) -> Row | None:
+        with self.lock:
+            if key in self.rows:
+                self.rows.move_to_end(key)
+            return self.rows.get(key)
+
+    def put(self, key: Hashable, row: Row) -> None:
+        with self.lock:
+            if key not in self.rows:  # else another explorer drew the same
+                self.rows[key] = row
+                self.bytes += _bytes(row)
+            while self.bytes > KEPT_BYTES and len(self.rows) > 1:
+                self.bytes -= _bytes(self.rows.popitem(last=False)[1])
+
+
+def _bytes(row: Row) -> int:
+    return sum(state.numel() for state in row.states)
+
+
+_finished = Kept()
 
 
 def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], setting: Setting) -> Iterator[Row]:
@@ -100,28 +133,28 @@ def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], s
 
     Every frame gets the same noise of the sampler, so that neighbours differ by their latents only.
     """
-    if key in _finished:
-        _finished.move_to_end(key)
-        yield _finished[key]
+    if (kept := _finished.get(key)) is not None:
+        yield kept
         return
     x_T, listener = start(setting), Listener(denoiser)
     noise, steps = [torch.Generator(x_T.device).manual_seed(0) for _ in x_T], len(grid(setting))
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of repeated timesteps, as in `grid`
         walk = trajectory(listener, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
+    states = [to_pixels(x_T).cpu()]
     for number, step in enumerate(walk, 1):
-        x = step.x if step.t == CLEAN else step.x0
-        row = Row(number, steps, to_pixels(x).cpu(), tuple(listener.times), tuple(listener.rms), x.abs().max().item())
-        if step.t != CLEAN and math.isfinite(row.largest):  # else the walk raises ValueError, on a GPU at its end
+        states.append(to_pixels(step.x).cpu())
+        pixels = states[-1] if step.t == CLEAN else to_pixels(step.x0).cpu()
+        largest = (step.x if step.t == CLEAN else step.x0).abs().max().item()
+        row = Row(number, steps, pixels, tuple(states), tuple(listener.times), tuple(listener.rms), largest)
+        if step.t != CLEAN and math.isfinite(largest):  # else the walk raises ValueError, on a GPU at its end
             yield row
-    _finished[key] = row
-    if len(_finished) > ROWS_KEPT:
-        _finished.popitem(last=False)
+    _finished.put(key, row)
     yield row
 
 
 def forget() -> None:
     """Drop finished rows, encoded pictures and loaded networks."""
-    _finished.clear()
+    _finished.__init__()
     encoded.cache_clear()
     network.cache_clear()
 
@@ -138,8 +171,21 @@ def complaint(view: View) -> str:
         return ""
     if largest <= DIVERGED:
         return signal_left(grid(view.setting).tolist(), SCHEDULE)
-    s, reach = view.setting, f"values reach {largest:.3g}, pictures lie in −1 to 1"
+    by, steps, reach = view.drawn_by, view.setting.steps, f"values reach {largest:.3g}, pictures lie in −1 to 1"
     if view.l0.largest > DIVERGED:
-        return f"{SAMPLERS[s.sampler].title} with {s.steps} steps diverged: {reach}; take more steps, another spacing or another sampler."
-    return (f"At skip {s.skip} and τ = {s.tau:g} S²-DM predicts so little of the noise that {s.steps} steps leave most of it in: {reach}; "
+        title = SAMPLERS[view.setting.sampler].title
+        return f"{title} with {steps} steps diverged: {reach}; take more steps, another spacing or another sampler."
+    return (f"At skip {by.skip} and τ = {by.tau:g} S²-DM predicts so little of the noise that {steps} steps leave most of it in: {reach}; "
             f"take τ nearer to 1, or a smaller skip.")
+
+
+def verdict(view: View) -> str:
+    """What S²-DM changed, in a sentence with the number; for a trained network also its name."""
+    by, asked = view.drawn_by, view.setting
+    words = ((1.5, "too little to see without amplification"), (8, "a little grain"), (30, "clearly grainy"),
+             (256, "more noise than picture"))
+    change = view.change
+    found = f"The mean change is {change:.1f} of 255 grey levels: {next(word for limit, word in words if change < limit)}."
+    if by.tau == 1:
+        found = "τ = 1 is L₀ itself: nothing changes." if asked.tau == 1 else "L₀ itself comes nearest: nothing changes."
+    return found if asked.how == "closed form" else f"{found} Drawn by {by.name}, skip {by.skip}, τ {by.tau:g}."

@@ -1,173 +1,152 @@
 """The latent explorer as a notebook page: core ipywidgets over the pure functions of this folder.
 
     from s2dm_mini import explore
-    explore()
+    explore(skip=49, tau=0.9)
 
 Controls only set the wanted setting. One thread draws it, coarse to fine, and checks between sampler steps for a newer one. So the
-kernel stays free for the next move, and an outdated run ends at its next step.
+kernel stays free for the next move, and an outdated run ends at its next step. What was drawn travels as style sheets: the page's
+pictures are backgrounds, which the browser moves, walks through and blinks without asking.
 """
 import base64
 import html
+import io
+import os
+import re
 import threading
 import time
-from dataclasses import fields
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
 
 import ipywidgets as widgets
 import torch
-import traitlets
+from IPython import get_ipython
+from PIL import Image
+from torch import Tensor
 
 from ..checkpoints import CheckpointError
-from ..data.cifar10 import cifar10
-from ..data.images import DataError, Images
+from ..data.images import DataError
 from ..latents import WAYS
+from ..plots import tile
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS
-from .ends import shape_picture, to_png, upload
-from .pictures import CELL, GAP, LEFT, STRIP, animate, cell, code, draw, draw_curves, draw_plane
-from .plane import SKIPS, TAUS, plane
-from .setting import HOW, Setting, families
-from .strips import complaint, views
+from ..support.checks import check_name
+from .controls import FULL, End, Number, close_all
+from .drawings import factor, neighbours, sizes, toy
+from .pictures import animate, code, difference, draw, gain_of, row_png
+from .plane import PRESETS, SKIPS, TAUS, nearest_cell, plane
+from .setting import HOW, LIMITS, Setting, families, grid, to_query
+from .strips import View, complaint, verdict, views
 
 PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sampler step
-SETTLED_SECONDS = 0.12  # without a move, before curves and files are made
+SETTLED_SECONDS, SWEEP_SECONDS = 0.12, 0.45  # without a move, before curves and map are drawn; before the next τ of a sweep
 # 0.5 … 0.9 in steps of 0.05, then 0.01, then 0.001: the effect of τ depends on 1 − τ.
 TAU_STOPS = [*(i / 20 for i in range(10, 18)), *(i / 100 for i in range(90, 99)), *(i / 1000 for i in range(990, 1001))]
-NOISE, SHAPE, TEST_IMAGE, OWN = "random noise", "a drawn shape", "CIFAR-10 test image", "own picture"  # kinds of an end
 FIELDS = [field.name for field in fields(Setting)]  # each has a control of the same name
-FULL = "The memory is full: choose fewer frames, or close other notebooks."
-DOWNLOAD = '<a download="{name}" href="data:{kind};base64,{data}" style="margin-right:1em;text-decoration:underline">{label}</a>'
-
-
-class End(widgets.HBox):
-    """The control of one end of the strip. `value`: a seed or a picture, as in `Setting`; `problem`: a sentence, or empty."""
-
-    value = traitlets.Any(0)
-    problem = traitlets.Unicode("")
-
-    def __init__(self, name: str, value: int | bytes):
-        seed, self.own = (value, None) if isinstance(value, int) else (0, value)
-        self.kind = widgets.Dropdown(options=[NOISE, SHAPE, TEST_IMAGE, OWN], value=NOISE if self.own is None else OWN, description=name,
-                                     tooltip="Where this end of the strip comes from. Pictures are encoded: turned into the noise that "
-                                             "draws them.", layout=widgets.Layout(width="260px"))
-        self.number = widgets.BoundedIntText(seed, 0, 2**31 - 1, tooltip="Which noise (its seed), shape or CIFAR-10 image",
-                                             layout=widgets.Layout(width="90px"))
-        super().__init__()
-        self.value = value
-        self._show_controls()
-        for widget in (self.kind, self.number):
-            widget.observe(self._changed, "value")
-
-    def _show_controls(self) -> None:
-        """Show the number or a file button, new each time: a button whose file the server dropped no longer reacts."""
-        if self.kind.value != OWN:
-            self.children = [self.kind, self.number]
-            return
-        self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
-                                       tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
-        self.file.observe(self._changed, "value")
-        self.children = [self.kind, self.file, widgets.Label("up to 8 MB (Jupyter may drop larger files without a word)")]
-
-    def _changed(self, change: dict) -> None:
-        if change["owner"] is self.kind:
-            self._show_controls()
-        try:
-            if isinstance(change["owner"], widgets.FileUpload) and change["new"]:
-                self.own = upload(change["new"][0]["name"], bytes(change["new"][0]["content"]))
-            value = self._picture()
-        except (DataError, ValueError, MemoryError) as error:
-            self.problem = FULL if isinstance(error, MemoryError) else str(error)
-            return
-        if value is not None:
-            self.problem, self.value = "", value
-
-    def _picture(self) -> int | bytes | None:
-        """The seed or picture that the controls select; None until a file is chosen."""
-        number = self.number.value
-        if self.kind.value == NOISE:
-            return number
-        if self.kind.value == SHAPE:
-            return shape_picture(number)
-        if self.kind.value == OWN:
-            return self.own
-        return to_png(_test_images().pixels[number % 10_000])
+PARTS = ("presets", "motion", "film", "map", "curve", "toy", "more", "save")  # that `hide` can leave out
+CELLS = [(f"skip {skip}, τ {tau:g}", (skip, tau)) for tau in TAUS for skip in SKIPS]
+FOLDER = Path(__file__).parent
+# The page's fixed parts by name, each after a comment with it.
+HTML = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!--|\Z)", (FOLDER / "widget.html").read_text(), flags=re.DOTALL))
 
 
 class Explorer(widgets.VBox):
-    """The whole page. Without a kernel, a notebook shows the last finished strip."""
+    """The whole page. Without a kernel, an executed notebook shows the finished strip.
 
-    def __init__(self, setting: Setting):
+    hide: names out of PARTS to leave out. story: cards of a lesson, each a question and the changes of the setting that it starts from,
+    as (text, {"skip": 9}). Raises ValueError for unknown names and values out of range.
+    """
+
+    def __init__(self, setting: Setting, hide: Sequence[str] = (), story: Sequence[tuple[str, dict]] = ()):
+        self._news, self._wanted, self._worker, self._closed, self._held = threading.Condition(), None, None, False, True
+        self._view: View | None = None  # the last finished strip
+        self._sweep: list[float] = []
+        self._made: list[widgets.Widget] = []  # all parts, the hidden ones too
+        self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
+        for name in (hide := [hide] if isinstance(hide, str) else list(hide)):
+            check_name("hide", name, PARTS)
+        self.story = [(text, replace(setting, **changes) and changes) for text, changes in story]  # `replace` refuses wrong changes
         self._make_controls(setting)
-        rows = ([self.family, self.how, self.way], [self.first, self.second], [self.skip, self.tau_slider, self.tau],
-                [self.sampler, self.spacing, self.eta], [self.steps, self.frames, self.amplify])
-        controls = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap", align_items="center")) for row in rows]
-        # No tooltips on images: with one, the front end (ipywidgets 8.1) fails to show them.
-        self.strip, self.curves = (widgets.Image(format="png", layout=widgets.Layout(width=f"{LEFT + STRIP + GAP}px", max_width="100%"))
-                                   for _ in range(2))
-        self.map = widgets.Image(format="png", layout=widgets.Layout(grid_area="1 / 1 / 2 / 2", width=f"{cell(0, len(SKIPS))[0]}px"))
-        self.cells = [self._cell_button(row, column) for row in range(len(TAUS)) for column in range(len(SKIPS))]
-        clickable = widgets.GridBox([self.map, *self.cells], layout=widgets.Layout(grid_template_columns=f"{LEFT + STRIP + GAP}px"))
-        self.tabs = widgets.Tab([widgets.VBox([self.strip, self.curves]), clickable], titles=["strip", "map of skip and τ"])
-        self.message, self.files = widgets.HTML(), widgets.HTML()
-        super().__init__([*controls, self.message, self.tabs, self.files])
-        for name in (*FIELDS, "tau_slider", "strip", "curves", "map", "message", "files", "tabs"):
-            getattr(self, name).add_class(f"s2dm-{name.replace('_', '-')}")
-
-        self._news, self._wanted, self._busy = threading.Condition(), None, False
-        threading.Thread(target=self._work, name="s2dm explorer", daemon=True).start()
-        self.tau_slider.observe(self._tau_slid, "value")
-        self.tau.observe(self._tau_typed, "value")
+        super().__init__()
+        self._arrange({*hide, *([] if self.story else ["story"])})
         for name in FIELDS:
-            getattr(self, name).observe(self._moved, "value")
-        for end in (self.first, self.second):
-            end.observe(self._moved, "problem")
-        self.tabs.observe(self._moved, "selected_index")
-        self._moved()
+            getattr(self, name).observe(self._moved, ["value", "problem"] if isinstance(getattr(self, name), (Number, End)) else "value")
+        for number in (self.frame, self.time):
+            number.observe(self._moved, ["value", "problem"])
+        self.map.observe(self._taken, "value")
+        self._page, self._held = 0, False
+        self._turn(0)
 
     def _make_controls(self, s: Setting) -> None:
-        def wide(width: int) -> dict:
-            return {"layout": widgets.Layout(width=f"{width}px"), "style": {"description_width": "80px"}}
+        def choice(name: str, options: list, value: str, tooltip: str) -> widgets.Dropdown:
+            return widgets.Dropdown(options=options, value=value, description=name, tooltip=tooltip)
 
+        self.skip = Number("skip", s.skip, range(1, 100), "How many timesteps the loss looks back; S²-DM^k has skip k − 1")
+        self.tau = Number("τ", s.tau, TAU_STOPS, "Weight of the usual loss; 1 is L₀ alone. The slider is finer towards 1")
+        self.steps = Number("steps", s.steps, range(1, 101), "Steps of the walk from noise to picture; more are finer and slower")
+        self.frame = Number("frame", (s.frames + 1) // 2, range(1, s.frames + 1), "The frame shown large, from one end to the other")
+        self.time = Number("time, %", 100, range(101), "The walk from noise x_T, 0, to the picture x_0, 100")
+        self.family = choice("networks", list(families()), s.family, "Size of the network, and the pictures it was trained on")
+        self.how = choice("S²-DM by", list(HOW), s.how, "closed form: L₀'s answer times s_t; trained: the nearest shipped network")
         self.first, self.second = End("from", s.first), End("to", s.second)
-        self.family = widgets.Dropdown(options=_family_names(s), value=s.family, description="networks", **wide(260),
-                                       tooltip="Size of the network, and the pictures it was trained on")
-        self.skip = widgets.IntSlider(s.skip, 1, 99, description="skip", **wide(330),
-                                      tooltip="How many timesteps the loss looks back; S²-DM^k has skip k − 1")
-        self.tau_slider = widgets.SelectionSlider(options=[(f"{tau:g}", tau) for tau in TAU_STOPS], value=_nearest_stop(s.tau),
-                                                  description="τ", readout=False, **wide(300),
-                                                  tooltip="Weight of the usual loss; 1 is L₀ alone. Finer towards 1")
-        self.tau = widgets.BoundedFloatText(s.tau, min=0.5, max=1.0, step=0.001, layout=widgets.Layout(width="85px"),
-                                            tooltip="τ as a number from 0.5 to 1")
-        self.how = widgets.ToggleButtons(options=HOW, value=s.how, style={"button_width": "100px"},
-                                         tooltips=["Multiply L₀'s answer by s_t, for any skip and τ, without training",
-                                                   "The shipped network whose training comes nearest; its name stands under the strip"])
-        self.sampler = widgets.Dropdown(options=[(sampler.title, name) for name, sampler in SAMPLERS.items()], value=s.sampler,
-                                        description="sampler", **wide(260), tooltip="How to walk from noise to picture")
-        self.steps = widgets.IntSlider(s.steps, 1, 50, description="steps", **wide(330),
-                                       tooltip="Steps of the walk; more are finer and slower")
-        self.spacing = widgets.Dropdown(options=list(SPACINGS), value=s.spacing, description="spacing", **wide(210),
-                                        tooltip="Which timesteps the walk visits; quadratic spends more of them near the picture")
-        self.eta = widgets.FloatSlider(s.eta, min=0, max=1, step=0.05, description="η", **wide(300),
-                                       tooltip="Fresh noise that DDIM adds at each step; 0 is none. Other samplers have no η")
-        self.way = widgets.ToggleButtons(options=list(WAYS), value=s.way, style={"button_width": "70px"},
-                                         tooltips=["Around the sphere: every frame starts from proper noise",
-                                                   "Straight: frames in the middle start from too little noise"])
-        self.frames = widgets.IntSlider(s.frames, 3, 12, description="frames", **wide(330), tooltip="Pictures from end to end")
-        self.amplify = widgets.Dropdown(options=[(f"×{k}", k) for k in (1, 2, 4, 8, 16, 32, 64)], value=s.amplify, description="change",
-                                        **wide(180), tooltip="How strongly the third row is amplified")
+        samplers = [(sampler.title, name) for name, sampler in SAMPLERS.items()]
+        self.sampler = choice("sampler", samplers, s.sampler, "How to walk from noise to picture")
+        self.spacing = choice("spacing", list(SPACINGS), s.spacing, "Timesteps of the walk; quadratic: more of them near the picture")
+        self.way = choice("way", list(WAYS), s.way, "slerp: around the sphere, every frame from proper noise; lerp: straight")
+        self.eta = Number("η", s.eta, [i / 20 for i in range(21)], "Fresh noise that DDIM adds at each step; other samplers have no η")
+        low, high = LIMITS["frames"]
+        self.frames = Number("frames", s.frames, range(low, high + 1), "Pictures from end to end")
+        self.map = widgets.RadioButtons(options=CELLS, value=CELLS[0][1], tooltip="The same frame for every skip and τ")
+        self.presets = [self._button(words, partial(self._set, skip=skip, tau=tau)) for words, (skip, tau) in PRESETS.items()]
+        self.walk = self._button("walk from end to end", lambda: self._toggle(self.walk, "walking"), "play")
+        self.blink = self._button("blink L₀ / S²-DM", lambda: self._toggle(self.blink, "blinking"), "play")
+        self.sweep = self._button("sweep τ", self._toggle_sweep, "play")
+        self.unfold = self._button("more settings", lambda: self._unfold(self.more.layout.display == "none"))
+        self.make = self._button("make PNG and GIF", self._make_files)
+        self.back, self.next = self._button("back", lambda: self._turn(-1)), self._button("next", lambda: self._turn(1))
+        for name in ("said", "card", "code", "files", "curve", "toy", "plots", "l0", "s2dm", "change", "cells", "place", "captions"):
+            setattr(self, f"_{name}", widgets.HTML())
 
-    def _cell_button(self, row: int, column: int) -> widgets.Button:
-        """A transparent button over one cell of the map, which clicks and keys reach; it takes the skip and τ of the cell."""
-        skip, tau, (x, y) = SKIPS[column], TAUS[row], cell(row, column)
-        button = widgets.Button(tooltip=f"skip {skip}, τ {tau:g}: take these", style={"button_color": "transparent"},
-                                layout=widgets.Layout(grid_area="1 / 1 / 2 / 2", margin=f"{y}px 0 0 {x}px", width=f"{CELL}px",
-                                                      height=f"{CELL}px"))
-
-        def take(_: widgets.Button) -> None:
-            self.skip.value, self.tau.value = skip, tau
-
-        button.on_click(take)
+    def _button(self, words: str, action, icon: str = "") -> widgets.Button:
+        button = widgets.Button(description=words, icon=icon)
+        button.on_click(lambda _: action())
         return button
+
+    def _arrange(self, hide: set[str]) -> None:
+        """Put the parts into the page, without those to hide."""
+        def box(name: str, *children: widgets.Widget) -> widgets.Box:
+            return widgets.Box(children).add_class(name)
+
+        def part(name: str, *children: widgets.Widget) -> tuple[widgets.Widget, ...]:
+            self._made += children
+            return () if name in hide else children
+
+        skips, taus = ("".join(f"<span>{value:g}</span>" for value in values) for values in (SKIPS, TAUS))
+        axes = widgets.HTML(f'<div class="s2dm-plane" aria-hidden="true"><span>τ \\ skip</span><div class="skips">{skips}</div></div>')
+        plane_box = box("s2dm-plane", widgets.HTML(f'<div class="taus" aria-hidden="true">{taus}</div>'), self.map.add_class("s2dm-map"))
+        for widget in (self.frame, self.time, self.eta, self.frames):
+            widget.add_class("s2dm-wide")
+        self.more = box("s2dm-more", self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta,
+                        self.frames, self._plots.add_class("s2dm-plots"))
+        self._unfold(False)
+        self._hidden = hide
+        left = box("s2dm-left", widgets.HTML(HTML["three"]),
+                   *part("motion", box("s2dm-chips", self.walk, self.blink, self.sweep)), self.frame, self.time)
+        drawings = box("s2dm-alone" if hide & {"curve", "toy"} else "s2dm-beside", *part("curve", self._curve), *part("toy", self._toy))
+        right = box("s2dm-right", self.skip, self.tau, self.steps, self._said.add_class("s2dm-said"),
+                    *part("map", axes, plane_box, widgets.HTML(HTML["map"])), drawings)
+        main = box("s2dm-main", left, right, *part("film", box("s2dm-film", widgets.HTML(HTML["film"]))))
+        look = (FOLDER / "look.css").read_text() + (FOLDER / "widget.css").read_text()
+        styles = box("s2dm-style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place,
+                     self._captions)
+        story = part("story", box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next)))
+        self.children = [styles, widgets.HTML(HTML["head"]), *story, *part("presets", box("s2dm-chips", *self.presets)), main,
+                         *part("more", box("s2dm-chips", self.unfold), self.more),
+                         *part("save", self._code, box("s2dm-chips", self.make, self._files.add_class("s2dm-files")))]
+        self.add_class("s2dm").add_class(f"s2dm-{self.model_id}")
+        for name in (*FIELDS, "frame", "time", "walk", "blink", "sweep", "unfold", "make"):
+            getattr(self, name).add_class(f"s2dm-at-{name}")
 
     # ------------------------------------------------------------------------------------------ the wanted setting
 
@@ -175,85 +154,224 @@ class Explorer(widgets.VBox):
         """The setting of the controls."""
         return Setting(**{name: getattr(self, name).value for name in FIELDS})
 
-    def _tau_slid(self, change: dict) -> None:
-        if change["new"] != _nearest_stop(self.tau.value):  # else the slider only followed the typed number
-            self.tau.value = change["new"]
-
-    def _tau_typed(self, change: dict) -> None:
-        self.tau_slider.value = _nearest_stop(change["new"])
+    def _set(self, **values) -> None:
+        """Set several controls as one move."""
+        self._held = True
+        for name, value in values.items():
+            getattr(self, name).value = value
+        self._held = False
+        self._moved()
 
     def _moved(self, _: dict | None = None) -> None:
         """Request the setting of the controls; the current run stops at its next step."""
-        self.eta.disabled = not SAMPLERS[self.sampler.value].takes_eta
+        if self._held:
+            return
+        setting = self.setting()
+        self.eta.box.disabled = self.eta.slider.disabled = not SAMPLERS[setting.sampler].takes_eta
+        self.frame.end_at(setting.frames)
+        row, column = nearest_cell(setting)
+        self.map.index = row * len(SKIPS) + column
+        self._place.value = self._css(frames=setting.frames, frame=self.frame.value - 1)
+        link = f' <a href="?{to_query(setting)}">This setting as an address</a>' if "QUERY_STRING" in os.environ else ""  # of Voilà
+        self._code.value = f"<p class='quiet'>The same from a notebook.{link}</p><pre>{html.escape(code(setting))}</pre>"
+        self._tell()
         with self._news:
-            self._wanted, self._busy = (self.setting(), self.tabs.selected_index), True
-            self._news.notify_all()
+            if not self._closed:
+                self._wanted = setting
+                self._news.notify_all()
+                if self._worker is None:  # no daemon: Python waits for it at its exit, instead of taking the network away from under it
+                    self._worker = threading.Thread(target=self._work, name="s2dm explorer")
+                    self._worker.start()
+
+    def _taken(self, change: dict) -> None:
+        """Take the skip and τ of the map's cell, unless it only follows the controls."""
+        row, column = nearest_cell(self.setting())
+        if not self._held and self.map.index != row * len(SKIPS) + column:
+            skip, tau = change["new"]
+            self._set(skip=skip, tau=tau)
+
+    def _turn(self, by: int) -> None:
+        """Show the next card of the story and set what it starts from."""
+        self._page += by
+        changes = {}
+        if self.story:
+            text, changes = self.story[self._page]
+            self._card.value = f"<p role='status'><b>{self._page + 1} of {len(self.story)}.</b> {html.escape(text)}</p>"
+            self.back.disabled, self.next.disabled = self._page == 0, self._page == len(self.story) - 1
+        self._set(**changes)
+
+    def _toggle(self, button: widgets.Button, what: str) -> bool:
+        """Start what the button is for, or stop it. Walking and blinking are the browser's: a class of the page starts them."""
+        on = button.icon == "play"
+        button.icon = "stop" if on else "play"
+        for widget, name in ((self, f"s2dm-{what}"), (button, "s2dm-on")):
+            (widget.add_class if on else widget.remove_class)(name)
+        button.description = f"stop: {button.description}" if on else button.description.removeprefix("stop: ")
+        return on
+
+    def _toggle_sweep(self) -> None:
+        self._sweep = [*TAUS, *TAUS[-2::-1]] if self._toggle(self.sweep, "sweeping") else []
+        self._moved()
+
+    def _unfold(self, wide: bool) -> None:
+        self.more.layout.display = None if wide else "none"
+        self.unfold.description = "fewer settings" if wide else "more settings"
 
     def wait(self, seconds: float = 60) -> bool:
         """Wait until the wanted setting is drawn; False if that takes longer."""
         with self._news:
-            return self._news.wait_for(lambda: not self._busy, seconds)
+            return self._news.wait_for(lambda: self._worker is None, seconds)
+
+    def close(self) -> None:
+        """Stop drawing, and give back the thread and all widgets of the page."""
+        with self._news:
+            already, self._closed, worker = self._closed, True, self._worker
+            self._news.notify_all()
+        if worker is not None and worker is not threading.current_thread():
+            worker.join()
+        if not already:
+            close_all(self, *self._made)
 
     # ------------------------------------------------------------------------------------------ the thread that draws
 
     def _work(self) -> None:
-        while True:
+        """Draw what is wanted until nothing is. Whatever happens to one drawing, the page must stay usable."""
+        try:
+            while True:
+                with self._news:
+                    setting, self._wanted = self._wanted, None
+                    if setting is None or self._outdated():
+                        self._worker = None
+                        self._news.notify_all()
+                        return
+                try:
+                    self._draw(setting)
+                except Exception as error:
+                    self._say(_reason(error), alarm=True)
+        except BaseException:  # from outside: it ends this thread, and the next move starts another
             with self._news:
-                self._busy = self._wanted is not None
+                self._worker = None
                 self._news.notify_all()
-                self._news.wait_for(lambda: self._wanted is not None)
-                (setting, tab), self._wanted = self._wanted, None
-            try:
-                self._draw_map(setting) if tab == 1 else self._draw_strip(setting)
-            except Exception as error:  # whatever happened, the page must stay usable
-                self._say(_reason(error), alarm=True)
+            self._say("The drawing was stopped half-way; move a control to go on.", alarm=True)
+            raise
 
-    def _draw_strip(self, setting: Setting) -> None:
-        self._say("drawing …")
-        self.files.value = "<p>Files and code: when the strip is finished.</p>"
+    def _outdated(self) -> bool:
+        """Something newer is wanted, or nothing any more: the page is closed, or Python is leaving."""
+        return self._wanted is not None or self._closed or not threading.main_thread().is_alive()
+
+    def _draw(self, setting: Setting) -> None:
         drawn = 0.0
         for view in views(setting):
-            if self._wanted is not None:
+            if self._outdated():
                 return
-            if view.slower.done or time.monotonic() - drawn > PREVIEW_SECONDS:
-                self.strip.value, drawn = draw(view), time.monotonic()
-        problem = self.first.problem or self.second.problem or complaint(view)
-        self._say(problem or f"S²-DM row: {view.source}. {setting.evaluations} network evaluations a picture.", alarm=bool(problem))
+            if not view.slower.done and time.monotonic() - drawn > PREVIEW_SECONDS:
+                self._preview(view)
+                drawn = time.monotonic()
+        self._show(view)
         with self._news:
-            if self._news.wait_for(lambda: self._wanted is not None, SETTLED_SECONDS):
+            if self._news.wait_for(self._outdated, SWEEP_SECONDS if self._sweep else SETTLED_SECONDS):
                 return
-        self.curves.value = draw_curves(view)
-        name = f"s2dm-skip{setting.skip}-tau{setting.tau:g}"
-        files = [(f"{name}.png", "image/png", self.strip.value, "Save as PNG"),
-                 (f"{name}.gif", "image/gif", animate(view), "Save as animated GIF")]
-        links = "".join(DOWNLOAD.format(name=name, kind=kind, data=base64.b64encode(content).decode(), label=label)
-                        for name, kind, content, label in files)
-        self.files.value = (f"<p>{links}</p><details><summary>Code that draws this strip</summary>"
-                            f"<pre style='overflow:auto'>{html.escape(code(setting))}</pre></details>")
+        if self._sweep:
+            self._set(tau=self._sweep.pop(0))
+            if not self._sweep:
+                self._toggle(self.sweep, "sweeping")
+            return
+        self._plots.value = sizes(view) + neighbours(view)
+        if "toy" not in self._hidden:
+            self._toy.value = toy(setting, view.drawn_by)
+        if "map" not in self._hidden:
+            for row in plane(setting, min(self.frame.value, setting.frames) - 1):
+                if self._outdated():
+                    return
+                if row.done:
+                    self._cells.value = self._css(map=_lossy(row.pixels, len(SKIPS), quality=75))
 
-    def _draw_map(self, setting: Setting) -> None:
-        self._say("drawing …")
-        for row in plane(setting):
-            if self._wanted is not None:
-                return
-            self.map.value = draw_plane(setting, row)
-        self._say("Click a picture, or press Enter on it, to take its skip and τ.")
+    def _preview(self, view: View) -> None:
+        """Show the pictures foreseen so far, in few bytes."""
+        if not view.l0.done:
+            self._l0.value = self._css(l0=_lossy(view.l0.pixels, view.setting.frames))
+        self._s2dm.value = self._css(s2dm=_lossy(view.s2dm.pixels, view.setting.frames))
+        step = f"step {view.slower.step} of {view.slower.steps}"
+        self._captions.value = self._css(fresh=0.2) + self._words(which="", what=f"preview, {step}", gain="of the strip before")
+        self._plots.value = HTML["plots"]
+        self._say(f"Drawing, {step} …", late=True)
 
-    def _say(self, sentence: str, alarm: bool = False) -> None:
-        kind = "role='alert' style='color:#a63c00;font-weight:bold'" if alarm else "role='status'"
-        self.message.value = f"<p {kind}>{html.escape(sentence)}</p>"
+    def _show(self, view: View) -> None:
+        """Show the finished strip, or both rows earlier on their way from noise."""
+        by, asked, when = view.drawn_by, view.setting, ""
+        self._view, moment = view, view
+        if self.time.value < 100:
+            reached = self.time.value * view.l0.steps // 100
+            l0, s2dm = (replace(row, pixels=row.states[reached]) for row in (view.l0, view.s2dm))
+            moment = replace(view, l0=l0, s2dm=s2dm)
+            when = f", x_t at t = {grid(asked)[reached]}"
+        gain = gain_of(moment)
+        for name, pixels in (("l0", moment.l0.pixels), ("s2dm", moment.s2dm.pixels),
+                             ("change", difference(moment.l0.pixels, moment.s2dm.pixels, gain))):
+            getattr(self, f"_{name}").value = self._css(**{name: _url("png", row_png(pixels, asked.frames))})
+        self._captions.value = self._css(fresh=1) + self._words(
+            which=f"frame {self.frame.value} of {asked.frames}{when}", what=f"skip {by.skip}, τ {by.tau:g}", gain=f"×{gain}")
+        if "curve" not in self._hidden:
+            self._curve.value = factor(by)
+        self._say(complaint(view) or verdict(view), alarm=bool(complaint(view)))
+
+    def _css(self, **values) -> str:
+        """A style sheet that sets variables of this page."""
+        return f"<style>.s2dm-{self.model_id}{{{''.join(f'--{name}:{value};' for name, value in values.items())}}}</style>"
+
+    def _words(self, **words: str) -> str:
+        """A style sheet with the words of the captions, which therefore change without the pictures above them."""
+        return "".join(f"<style>.s2dm-{self.model_id} .s2dm-{name}::after{{content:'{text}'}}</style>" for name, text in words.items())
+
+    def _say(self, sentence: str, alarm: bool = False, late: bool = False) -> None:
+        role = "role=alert class=alert" if alarm else "role=status"
+        self.sentence, self._status = sentence, f"<p {role}>{html.escape(sentence)}{HTML['late'] if late else ''}</p>"
+        self._tell()
+
+    def _tell(self) -> None:
+        """What the drawing thread says, after what controls refused."""
+        problems = [getattr(getattr(self, name), "problem", "") for name in (*FIELDS, "frame", "time")]
+        self._said.value = "".join(f"<p role=alert class=alert>{html.escape(words)}</p>" for words in problems if words) + self._status
+
+    def _make_files(self) -> None:
+        """Offer the finished strip as files, named after what drew them; they stay until others are asked for."""
+        if (view := self._view) is None:
+            self._files.value = "<p>The first strip is not finished yet.</p>"
+            return
+        by = view.drawn_by
+        name = f"s2dm-skip{by.skip}-tau{by.tau:g}"
+        links = (f'<a download="{name}.{kind}" href="{_link(kind, content)}">{name}.{kind}</a>'
+                 for kind, content in (("png", draw(view)), ("gif", animate(view))))
+        self._files.value = f"<p>{' · '.join(links)}</p>"
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        """The live widget, and the finished strip as a picture, which shows where there is no kernel."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        self.wait()
-        return bundle | {"text/plain": "The latent explorer; live in a notebook with a running kernel.",
-                         "image/png": base64.b64encode(self.strip.value).decode()}
+        """The live widget; where nobody watches, as under papermill, also the finished strip, for readers without a kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs) | {"text/plain": "The latent explorer; live in a notebook with a running kernel."}
+        if _somebody_watches() or not self.wait(600) or self._view is None:
+            return bundle
+        return bundle | {"image/png": base64.b64encode(draw(self._view)).decode()}
 
 
-@lru_cache(maxsize=1)
-def _test_images() -> Images:
-    return cifar10("test")
+def _somebody_watches() -> bool:
+    """Whether this runs for a person: under Voilà, or where code may ask for input, which executors of notebooks forbid."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    asks = kernel is not None and kernel.get_parent("shell").get("content", {}).get("allow_stdin")
+    return bool(asks) or "QUERY_STRING" in os.environ
+
+
+def _lossy(pixels: Tensor, columns: int, quality: int = 50) -> str:
+    """Images in few bytes, for previews and the map; the finished strip is exact."""
+    file = io.BytesIO()
+    Image.fromarray(tile(pixels, columns)).save(file, "WEBP", quality=quality, method=0)
+    return _url("webp", file.getvalue())
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f"url({_link(kind, content)})"
+
+
+def _link(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _reason(error: Exception) -> str:
@@ -263,15 +381,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error):
         return FULL
     return f"This setting could not be drawn ({type(error).__name__}: {error})."
-
-
-def _family_names(setting: Setting) -> list[str]:
-    """The families of the shipped networks; if the manifest is damaged, only the setting's: the drawing thread then reports the damage."""
-    try:
-        return sorted({*families(), setting.family})
-    except CheckpointError:
-        return [setting.family]
-
-
-def _nearest_stop(tau: float) -> float:
-    return min(TAU_STOPS, key=lambda stop: abs(stop - tau))

@@ -1,85 +1,34 @@
-"""The explorer in JupyterLab, Notebook 7 and Voilà, moved like a user moves it in headless Chromium: what is on the page is, to the byte,
-what the pure functions draw for the setting that was asked for.
+"""The explorer in JupyterLab, Notebook 7 and Voilà, and as a page without a kernel, moved as a user moves it in headless Chromium: what
+is on the page is, to the byte, what the pure functions draw for the setting that was asked for.
 """
 import base64
 import json
 import os
-import shutil
-import socket
+import re
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
+from browser import CHROMIUM, FLAGS, PATIENCE, ROOT, Server, accessibility, expect, free_port, open_explorer, serving
 
+from s2dm_mini import shapes
 from s2dm_mini.explorer.ends import shape_picture, upload
-from s2dm_mini.explorer.pictures import draw_plane, strip
-from s2dm_mini.explorer.plane import SKIPS, TAUS, plane
+from s2dm_mini.explorer.page import FRAMES, LIMIT, ROWS, page
+from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
+from s2dm_mini.explorer.plane import SKIPS, TAUS
 from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.strips import verdict, views
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium here: on Debian `apt-get install chromium` brings one, and these tests run")]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 SMALL = Setting(family="tiny, shapes", steps=5, frames=6)
-BYTES = """async selector => {
-    const image = document.querySelector(selector);
-    if (!image || !image.src) return "";
-    const content = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
-    return btoa(Array.from(content, byte => String.fromCharCode(byte)).join(""));
-}"""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def notebook(path: Path, source: str) -> None:
-    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": [], "source": source}
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    path.write_text(json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
-
-
-class Server:
-    """A Jupyter server or Voilà on a port of its own, all its folders temporary."""
-
-    def __init__(self, arguments: list[str], folder: Path, port: int, path: str, threads: int = 1):
-        folders = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-        settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True)
-        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        environment = os.environ | folders | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": str(threads)}
-        self.log, self.url = folder / "log.txt", f"http://127.0.0.1:{port}{path}"
-        self.process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=folder,
-                                        stdout=self.log.open("w"), stderr=subprocess.STDOUT)
-
-    def wait(self, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(self.url, timeout=seconds).read()
-                return
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(f"the server did not answer: {self.log.read_text()[-2000:]}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+START = f"from s2dm_mini import explore\nexplore(family={SMALL.family!r}, steps={SMALL.steps}, frames={SMALL.frames})"
+WIDTHS = {"1280": (1280, 900), "800": (800, 1100), "phone": (390, 1640)}  # tall enough for the whole page
+AT_ZOOM_200 = (640, 450)  # what 1280 × 900 is at 200 %
 
 
 @pytest.fixture(scope="module")
@@ -92,204 +41,350 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=["lab", "notebook", "voila"])
-def explorer(request, chromium, tmp_path):
-    """A page with the explorer on it, its first strip finished; its errors are collected and must be none at the end."""
-    port, source = free_port(), ("from s2dm_mini import explore\n"
-                                 f"explore(family={SMALL.family!r}, steps={SMALL.steps}, frames={SMALL.frames})")
-    notebook(tmp_path / "nb.ipynb", source)
-    if request.param == "voila":
-        server = Server(["voila", "nb.ipynb", "--no-browser", f"--port={port}", "--show_tracebacks=True"], tmp_path, port, "/")
-    else:
-        module, place = {"lab": ("jupyterlab", "/lab/tree/nb.ipynb?reset"), "notebook": ("notebook", "/notebooks/nb.ipynb")}[request.param]
-        server = Server([module, "--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
-                         f"--ServerApp.port={port}", "--IdentityProvider.token="], tmp_path, port, place)
-    try:
-        server.wait()
-        page, errors = chromium.new_page(viewport={"width": 1400, "height": 1500}), []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server.url)
-        if request.param != "voila":
-            wait_for_kernel(page)
-            errors.clear()  # Notebook 7.6 stumbles once while it loads, over any notebook
-            run_all(page)
-        page.wait_for_selector(".s2dm-strip", timeout=60_000)
-        page.app = request.param
-        yield page
-        assert not errors, errors
-        assert not page.query_selector(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']"), "something on stderr"
-        page.close()
-    finally:
-        server.stop()
+def rows(setting: Setting) -> dict[str, bytes]:
+    """The rows of the finished strip by the names of their variables."""
+    *_, view = views(setting)
+    change = difference(view.l0.pixels, view.s2dm.pixels, gain_of(view))
+    return {"l0": row_png(view.l0.pixels, setting.frames), "s2dm": row_png(view.s2dm.pixels, setting.frames),
+            "change": row_png(change, setting.frames)}
 
 
-def wait_for_kernel(page) -> None:
-    page.wait_for_function("""() => {
-        const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-        return kernel && kernel.connectionStatus === "connected" && kernel.status === "idle";
-    }""", timeout=60_000)
+def type_in(page, name: str, text: str) -> None:
+    page.click(f".s2dm-at-{name} input")
+    page.keyboard.press("Control+a")
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
 
 
-def run_all(page) -> None:
-    wait_for_kernel(page)
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function("window.jupyterapp.shell.currentWidget.content.widgets[0].model.executionCount > 0", timeout=60_000)
-
-
-def expect(page, content: bytes, selector: str = ".s2dm-strip", seconds: float = 40) -> None:
-    """Wait until the picture on the page is this one, to the byte."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = base64.b64decode(page.evaluate(BYTES, selector))
-        if found == content:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"the picture on the page ({len(found):,} bytes) is not the one of the setting ({len(content):,} bytes); "
-                         f"the page says: {message(page)}")
-
-
-def drag(page, slider: str, dots: int) -> None:
+def drag(page, name: str, dots: int) -> None:
     """Pull a slider's handle by so many dots, in small moves, as a hand does."""
-    handle = page.locator(f"{slider} .noUi-handle").bounding_box()
+    handle = page.locator(f".s2dm-at-{name} .noUi-touch-area").bounding_box()
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     for i in range(1, 9):
         page.mouse.move(x + dots * i / 8, y)
     page.mouse.up()
-    time.sleep(0.3)  # for the last of the moves
+
+
+def until(page, condition: str) -> None:
+    page.wait_for_function(condition, timeout=PATIENCE)
 
 
 def offer(page, name: str, content: bytes) -> None:
     """Choose a file for the first end."""
     with page.expect_file_chooser() as chooser:
-        page.click(".s2dm-first button")
+        page.click(".s2dm-at-first button")
     chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
-def message(page) -> str:
-    return page.inner_text(".s2dm-message")
+@pytest.mark.parametrize("app", ["lab", "notebook", "voila"])
+def test_a_user_moves_everything(app, chromium, tmp_path):
+    with serving(app, START, tmp_path) as server:
+        page = chromium.new_page(viewport={"width": 1400, "height": 1500})
+        errors, now = open_explorer(page, app, server.url), SMALL
+        expect(page, rows(now))
+
+        page.focus(".s2dm-at-skip input")
+        page.keyboard.press("ArrowUp")  # in a box even Notebook 7, which keeps these keys for its cells, lets them through
+        now = replace(now, skip=50)
+        expect(page, rows(now))
+
+        drag(page, "skip", 40)
+        until(page, "document.querySelector('.s2dm-at-skip input').value > 55")
+        page.wait_for_timeout(300)  # for the last of the moves
+        now = replace(now, skip=int(page.input_value(".s2dm-at-skip input")))
+        expect(page, rows(now))
+
+        type_in(page, "tau", "0.965")
+        now = replace(now, tau=0.965)
+        expect(page, rows(now))
+
+        for typed in ("1.3", "0,97"):  # Chromium drops the comma: 097
+            type_in(page, "tau", typed)
+            until(page, "document.querySelector('.s2dm-said [role=alert]')?.innerText.includes('between 0.5 and 1, with a point')")
+            until(page, "document.querySelector('.s2dm-at-tau input').value == 0.965")
+            type_in(page, "tau", "0.99")
+            until(page, "!document.querySelector('.s2dm-said [role=alert]')")
+            type_in(page, "tau", "0.965")
+        expect(page, rows(now))
+
+        row, column = 2, 5
+        page.locator(".s2dm-map input").nth(row * len(SKIPS) + column).click()
+        now = replace(now, skip=SKIPS[column], tau=TAUS[row])
+        expect(page, rows(now))
+        until(page, f"document.querySelectorAll('.s2dm-map input')[{row * len(SKIPS) + column}].checked")
+        assert page.input_value(".s2dm-at-skip input") == str(SKIPS[column])
+
+        page.click("text=where it shows")
+        now = replace(now, skip=49, tau=0.99)
+        expect(page, rows(now))
+
+        page.click("text=more settings")
+        page.select_option(".s2dm-at-sampler select", label="DPM-Solver++(2M)")
+        now = replace(now, sampler="dpm-solver++")
+        expect(page, rows(now))
+
+        page.click("text=walk from end to end")
+        place = "getComputedStyle(document.querySelector('.s2dm-picture')).backgroundPositionX"
+        seen = page.evaluate(place)
+        until(page, f"{place} !== '{seen}'")
+        page.click("text=stop: walk")
+        assert not errors and not page.query_selector(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")
+        page.close()
 
 
-def tau_of(page) -> float:
-    return float(page.input_value(".s2dm-tau input"))
-
-
-def test_a_user_moves_everything(explorer):
-    page, now = explorer, SMALL
-    expect(page, strip(now))
-
-    page.focus(".s2dm-skip .noUi-handle")
-    # Notebook 7 keeps the arrow keys to move between cells, over any slider.
-    page.keyboard.press("PageUp" if page.app == "notebook" else "ArrowRight")
-    now = replace(now, skip=14 if page.app == "notebook" else 10)
-    expect(page, strip(now))
-
-    drag(page, ".s2dm-skip", 80)
-    page.wait_for_function("Number(document.querySelector('.s2dm-skip .widget-readout').innerText) > 30")
-    now = replace(now, skip=int(page.inner_text(".s2dm-skip .widget-readout")))
-    expect(page, strip(now))
-
-    drag(page, ".s2dm-tau-slider", -64)
-    page.wait_for_function("Number(document.querySelector('.s2dm-tau input').value) < 0.99")
-    now = replace(now, tau=tau_of(page))
-    expect(page, strip(now))
-
-    page.fill(".s2dm-tau input", "0.965")
-    page.keyboard.press("Enter")
-    now = replace(now, tau=0.965)
-    expect(page, strip(now))
-    assert tau_of(page) == 0.965, "the slider, which has no stop there, must not change what was typed"
-
-    page.click(".s2dm-skip .widget-readout")
-    page.keyboard.press("Control+a")
-    page.keyboard.type("60")
-    page.keyboard.press("Enter")
-    now = replace(now, skip=60)
-    expect(page, strip(now))
-
-    page.select_option(".s2dm-sampler select", label="DPM-Solver++(2M)")
-    now = replace(now, sampler="dpm-solver++")
-    expect(page, strip(now))
-
-    page.focus(".s2dm-tau input")
-    for _ in range(30):
-        page.keyboard.press("ArrowUp")
-    now = replace(now, tau=0.995)
-    expect(page, strip(now))
-
-    if page.app != "notebook":
-        page.focus(".s2dm-skip .noUi-handle")
-        for _ in range(30):
-            page.keyboard.press("ArrowLeft")
-        now = replace(now, skip=30)
-        expect(page, strip(now))
-    assert "alert" not in page.inner_html(".s2dm-message"), message(page)
-
-
-def test_the_map_is_clicked_and_a_wrong_file_is_survived(explorer):
+def test_wrong_files_and_the_death_of_the_kernel_are_survived(chromium, tmp_path):
     from playwright.sync_api import TimeoutError as TimedOut
 
-    page, now = explorer, SMALL
-    expect(page, strip(now))
-    page.click("text=map of skip and τ")
-    *_, finished = plane(now)
-    expect(page, draw_plane(now, finished), ".s2dm-map")
-    row, column = 3, 4
-    page.locator(".s2dm-map ~ button").nth(row * len(SKIPS) + column).click()
-    page.click(".lm-TabBar-tabLabel:has-text('strip')")
-    now = replace(now, skip=SKIPS[column], tau=TAUS[row])
-    expect(page, strip(now))
+    with serving("lab", f"import os\nprint('process', os.getpid())\n{START}", tmp_path) as server:
+        page, now = chromium.new_page(viewport={"width": 1400, "height": 1500}), SMALL
+        errors = open_explorer(page, "lab", server.url)
+        expect(page, rows(now))
+        page.click("text=more settings")
+        page.select_option(".s2dm-at-first select", label="own picture")
+        until(page, "document.querySelector('.s2dm-said').innerText.includes('choose a picture file')")
+        offer(page, "letter.png", b"Dear Sir,")
+        until(page, "document.querySelector('.s2dm-said').innerText.includes('letter.png is no picture')")
+        offer(page, "house.png", bytes(20_000_000))  # beyond what a Jupyter server lets through: it drops the connection, which comes back
+        for _ in range(12):  # what is said while the connection is down is lost
+            page.select_option(".s2dm-at-first select", label="a drawn shape")
+            try:
+                page.wait_for_selector(".s2dm-at-first input[type=number]", timeout=10_000)
+                break
+            except TimedOut:
+                page.select_option(".s2dm-at-first select", label="own picture")
+        expect(page, rows(replace(now, first=shape_picture(0))))
+        page.select_option(".s2dm-at-first select", label="own picture")
+        own = shape_picture(5)
+        offer(page, "shape.png", own)
+        now = replace(now, first=upload("shape.png", own))
+        expect(page, rows(now))
+        until(page, "document.querySelector('.s2dm-said [role=status]') && !document.querySelector('.s2dm-said [role=alert]')")
 
-    page.select_option(".s2dm-first select", label="own picture")
-    offer(page, "letter.png", b"Dear Sir,")
-    page.wait_for_selector(".s2dm-message [role=alert]")
-    assert "letter.png is no picture" in message(page)
-    offer(page, "wall.png", bytes(9_000_000))
-    page.wait_for_function("document.querySelector('.s2dm-message').innerText.includes('wall.png has 9 MB')", timeout=30_000)
-    offer(page, "house.png", bytes(20_000_000))  # beyond what a Jupyter server lets through: it drops the connection, which comes back
-    assert "drop larger files" in page.inner_text(".s2dm-first")
-    for _ in range(12):  # what is said while the connection is down is lost
-        page.select_option(".s2dm-first select", label="a drawn shape")
-        with suppress(TimedOut):
-            page.wait_for_selector(".s2dm-first input[type=number]", timeout=5_000)
-            break
-        page.select_option(".s2dm-first select", label="own picture")
-    expect(page, strip(replace(now, first=shape_picture(0))))
-    page.select_option(".s2dm-first select", label="own picture")
-    own = shape_picture(5)
-    offer(page, "shape.png", own)
-    expect(page, strip(replace(now, first=upload("shape.png", own))))
+        page.click("text=make PNG and GIF")
+        with page.expect_download() as download:
+            page.click("a[download$='.png']")
+        *_, view = views(now)
+        assert Path(download.value.path()).read_bytes() == draw(view)
+        assert not errors
 
-    page.select_option(".s2dm-first select", label="random noise")
-    page.fill(".s2dm-first input[type=number]", "7")
-    page.keyboard.press("Enter")
-    now = replace(now, first=7)
-    expect(page, strip(now))
-    page.wait_for_selector(".s2dm-message [role=status]")
-
-    page.wait_for_selector("a[download$='.gif']")
-    with page.expect_download() as download:
-        page.click("a[download$='.png']")
-    assert Path(download.value.path()).read_bytes() == strip(now)
+        says = "getComputedStyle(document.querySelector('.s2dm'), '::before').content"
+        assert page.evaluate(says) == "none"
+        os.kill(int(re.search(r"process (\d+)", page.inner_text(".jp-OutputArea"))[1]), 9)
+        until(page, f"{says}.includes('The kernel has stopped')")
+        assert page.evaluate("""[...document.querySelectorAll('.s2dm .jupyter-widgets-disconnected')].filter(
+            element => getComputedStyle(element, '::before').display !== 'none' && element.offsetParent).length""") == 0, "broken icons"
+        assert page.evaluate("getComputedStyle(document.querySelector('.s2dm-said')).visibility") == "hidden", "a stale sentence"
+        expect(page, rows(now))
+        page.close()
 
 
-def test_the_page_of_its_own(chromium, tmp_path):
-    """What `make explorer` serves, with the shipped CIFAR-10 network; its screenshot goes to build/."""
+def test_the_first_preview_shows_long_before_the_strip_is_finished(chromium, tmp_path):
+    """In front of a person the cell ends at once; 100 steps take their time."""
+    with serving("lab", START.replace("steps=5", "steps=100"), tmp_path) as server:
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script("""new MutationObserver(() => {
+            const said = document.querySelector('.s2dm-said')?.innerText ?? '';
+            if (said.includes('Drawing, step')) window.previewed ??= said;
+        }).observe(document, {subtree: true, childList: true, characterData: true});""")
+        open_explorer(page, "lab", server.url)
+        expect(page, rows(replace(SMALL, steps=100)))
+        assert "Drawing, step" in (page.evaluate("window.previewed") or ""), "the first thing seen was the finished strip"
+        page.close()
+
+
+def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, tmp_path):
+    """Its options, with seconds in place of minutes."""
+    make = (ROOT / "Makefile").read_text()
+    options = re.findall(r"--MappingKernelManager\.\w+=\d+", make[make.index("\nexplorer:"):])
+    assert len(options) == 2, "kernels that nobody looks at are never ended"
+    with serving("voila", "print('here')", tmp_path, *(re.sub(r"=\d+", "=2" if "timeout" in o else "=1", o) for o in options)) as server:
+        def kernels() -> int:
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+            return sum("ipykernel" in Path(f"/proc/{child}/cmdline").read_text() for child in children if Path(f"/proc/{child}").exists())
+
+        page = chromium.new_page()
+        page.set_default_timeout(PATIENCE)
+        for _ in range(3):
+            page.goto(server.url)
+            page.wait_for_selector("text=here")
+        end = time.monotonic() + 60
+        while kernels() > 1 and time.monotonic() < end:
+            time.sleep(0.5)
+        assert kernels() == 1, "one kernel for the page that is open"
+        page.close()
+
+
+NAMES = ["skip", "τ", "steps", "frame", "time, %"]
+
+
+def test_a_screen_reader_finds_names_values_and_states(chromium, tmp_path):
+    with serving("voila", START, tmp_path) as server:
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        open_explorer(page, "voila", server.url)
+        expect(page, rows(SMALL))
+        page.click("text=more settings")
+        page.click("text=walk from end to end")
+        page.wait_for_selector("text=stop: walk")
+        found = accessibility(page)
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n")
+        for name, value in zip(NAMES, ("49", "0.99", "5", "3", "100"), strict=True):
+            assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
+        assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
+        assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
+        assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
+        controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
+        assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
+        numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
+        assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
+        page.close()
+
+
+def fits(page) -> None:
+    """No part sticks out to the right."""
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), "it is wider than the window"
+
+
+def test_the_page_of_its_own_at_three_widths(chromium, tmp_path):
+    """What `make explorer` serves, with the shipped CIFAR-10 network, its setting in the address; screenshots go to build/."""
     port = free_port()
     server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
                     tmp_path, port, "/")
     try:
         server.wait()
-        page = chromium.new_page(viewport={"width": 980, "height": 1000})
-        page.goto(server.url)
-        page.wait_for_selector(".s2dm-strip", timeout=60_000)
-        expect(page, strip(Setting()))
-        page.fill(".s2dm-tau input", "0.97")
-        page.keyboard.press("Enter")
-        expect(page, strip(Setting(tau=0.97)))
-        page.wait_for_selector("a[download$='.gif']")
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        errors = open_explorer(page, "voila", f"{server.url}?skip=49&tau=0.99&frames=8&steps=8")
+        expect(page, rows(Setting(steps=8)))
+        until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
         (ROOT / "build").mkdir(exist_ok=True)
-        page.screenshot(path=ROOT / "build" / "explorer.png")
+        for name, (width, height) in WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": height})
+            fits(page)
+            page.screenshot(path=ROOT / "build" / f"explorer-{name}.png")
+        page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["1280"], strict=True)))
+        for part in (".s2dm-three", ".s2dm-film .rows", ".s2dm-map", ".s2dm-at-skip", ".s2dm-said"):
+            box = page.locator(part).bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 900, f"{part} is not seen without scrolling at 1280 × 900"
+        page.set_viewport_size(dict(zip(("width", "height"), AT_ZOOM_200, strict=True)))
+        fits(page)
+        assert page.locator(".s2dm-three").bounding_box()["y"] < 300, "at 200 % a picture is seen without scrolling"
+        assert not errors
+        page.close()
     finally:
         server.stop()
+
+
+# ------------------------------------------------------------------------------------------------ without a kernel
+
+@pytest.fixture(scope="module")
+def without_kernel(tmp_path_factory) -> Path:
+    """The page with two small films."""
+    films = {"shapes, seeds 0 to 1": Setting("tiny, shapes", frames=FRAMES),
+             "shapes, seeds 2 to 3": Setting("tiny, shapes", frames=FRAMES, first=2, second=3)}
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    path.write_text(page(films, (4, 2)))
+    return path
+
+
+CANVASES = """() => Object.fromEntries(["l0-film", "s2dm-film", "change-film"].map(id => {
+    const canvas = document.getElementById(id);
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return [id, btoa(Array.from(data, byte => String.fromCharCode(byte)).join(""))];
+}))"""
+
+
+def drawn(page, *state) -> None:
+    until(page, f"document.getElementById('page').dataset.drawn === '{','.join(map(str, state))}'")
+
+
+def test_every_strip_of_the_page_without_a_kernel_is_that_of_python(without_kernel, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for film, steps, cells in ((0, 4, [(skip, tau) for skip in SKIPS for tau in ROWS]), (1, 2, [(1, 1.0), (49, 0.99), (99, 0.9)])):
+        for skip, tau in cells:
+            page.goto(f"{without_kernel.as_uri()}#skip={skip}&tau={tau:g}&steps={steps}&pictures={film + 1}&frame=2")
+            drawn(page, skip, f"{tau:g}", steps, film, 1)
+            setting = Setting("tiny, shapes", frames=FRAMES, skip=skip, tau=tau, steps=steps, first=2 * film, second=2 * film + 1)
+            *_, view = views(setting)
+            change = difference(view.l0.pixels, view.s2dm.pixels, gain_of(view))
+            for (name, found), expected in zip(page.evaluate(CANVASES).items(), (view.l0.pixels, view.s2dm.pixels, change), strict=True):
+                rgba = expected.permute(2, 0, 3, 1).reshape(16, FRAMES * 16, 3).numpy()
+                shown = bytearray(base64.b64decode(found))
+                del shown[3::4]
+                assert bytes(shown) == rgba.tobytes(), f"{name} at skip {skip}, τ {tau}"
+            assert page.inner_text("#said") == verdict(view)
+    assert not errors
+    page.close()
+
+
+def test_the_page_without_a_kernel_is_moved_shared_and_quick(without_kernel, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(without_kernel.as_uri())
+    drawn(page, 49, 0.99, 4, 0, 3)
+    page.focus("#skip")
+    page.keyboard.press("ArrowRight")
+    drawn(page, 74, 0.99, 4, 0, 3)
+    assert "#skip=74&tau=0.99&steps=4&pictures=1&frame=4" in page.url
+    page.locator(".s2dm-cells input").nth(0).check()
+    drawn(page, 1, 1, 4, 0, 3)
+    page.keyboard.press("ArrowRight")  # from cell to cell
+    drawn(page, 4, 1, 4, 0, 3)
+    page.click("text=too much")
+    drawn(page, 49, 0.9, 4, 0, 3)
+    page.select_option("#pictures", label="shapes, seeds 2 to 3")
+    page.select_option("#steps", "2")
+    drawn(page, 49, 0.9, 2, 1, 3)
+    page.click("text=sweep τ")
+    drawn(page, 49, 0.97, 2, 1, 3)
+    page.click("text=sweep τ")
+    assert page.get_attribute("#sweep", "aria-pressed") == "false"
+    code = page.inner_text("#code")
+    assert re.search(r'explore\(skip=49, tau=[\d.]+, steps=2, frames=6, first=2, second=3, family="tiny, shapes"\)', code)
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked), "it asked the network for something"
+    found = accessibility(page)
+    assert 'slider "skip"' in " ".join(found) and 'radiogroup "Map' in " ".join(found)
+    assert not [line for line in found if line.startswith('image ""')]
+    for width, height in (*WIDTHS.values(), AT_ZOOM_200):
+        page.set_viewport_size({"width": width, "height": height})
+        fits(page)
+    page.close()
+
+
+def test_the_page_for_the_book_would_be_small_enough_and_a_larger_one_is_refused(without_kernel, monkeypatch):
+    content = without_kernel.read_text()
+    assert len(content) < LIMIT and not re.search(r'(src|href)="', content)
+    data = json.loads(re.search(r"const DATA = (.*);\n", content)[1])
+    assert [film["title"] for film in data["films"]] == ["shapes, seeds 0 to 1", "shapes, seeds 2 to 3"]
+    monkeypatch.setattr("s2dm_mini.explorer.page.LIMIT", 10_000)
+    with pytest.raises(ValueError, match="take fewer films"):
+        page({"one": Setting("tiny, shapes", frames=3)}, (1,))
+
+
+def test_the_book_shows_the_page_where_the_notebook_has_the_explorer(tmp_path, chromium, without_kernel):
+    """A book of one notebook, with the page beside it."""
+    folder = tmp_path / "source" / "notebooks"
+    (folder / "book").mkdir(parents=True)
+    (folder / "book" / "index.md").write_text("# Small\n\n```{toctree}\n../06_latent_explorer\n```\n")
+    cell = nbformat.v4.new_code_cell("explore()", metadata={"tags": ["explorer"]}, execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "The explorer.", "image/png": base64.b64encode(
+        row_png(shapes(1).pixels, 1)).decode()}, execution_count=1)]
+    cells = [nbformat.v4.new_markdown_cell("# One"), cell, nbformat.v4.new_code_cell("1 + 1")]
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "06_latent_explorer.ipynb")
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-W", "-q", "-c", ROOT / "notebooks" / "book",
+                           "-D", f"html_extra_path={without_kernel}", folder.parent, tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto((tmp_path / "out" / "notebooks" / "06_latent_explorer.html").as_uri())
+    page.locator("iframe.explorer").scroll_into_view_if_needed()
+    page.frame_locator("iframe.explorer").locator("#page[data-drawn='49,0.99,4,0,3']").wait_for()
+    assert page.locator("iframe").count() == 1 and page.locator("details img").count() == 1
+    page.close()

@@ -1,7 +1,9 @@
 """Strips and planes: what a setting shows is what the library samples, previews lead to it, and it is kept for the next time."""
 import io
 import json
+import re
 import struct
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +14,14 @@ from PIL import Image
 from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, checkpoints, sample, shapes, shrinkage
 from s2dm_mini.checkpoints import CheckpointError, save_model
 from s2dm_mini.data import to_pixels, to_unit_range
+from s2dm_mini.data.points import RING_STD, ring_means
+from s2dm_mini.denoisers import MixtureDenoiser
 from s2dm_mini.explorer import strips as s
+from s2dm_mini.explorer.drawings import factor, lines, neighbours, sizes, spread_of, toy
 from s2dm_mini.explorer.ends import UPLOAD_BYTES, latents, shape_picture, to_png, upload
-from s2dm_mini.explorer.pictures import animate, cell, code, difference, draw, draw_curves, draw_plane, strip
+from s2dm_mini.explorer.pictures import animate, code, difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
-from s2dm_mini.explorer.setting import Setting, families, nearest
+from s2dm_mini.explorer.setting import Setting, Trained, families, from_query, nearest, to_query
 from s2dm_mini.latents import REFINEMENTS, interpolate, invert
 from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support.machine import best_device
@@ -84,13 +89,38 @@ def test_a_run_given_up_halfway_leaves_nothing_behind():
     assert len(list(s.views(SMALL))) == 3
 
 
-def test_kept_rows_are_bounded(monkeypatch):
-    monkeypatch.setattr(s, "ROWS_KEPT", 4)
+def test_kept_rows_and_maps_stay_within_a_number_of_bytes(monkeypatch):
+    *_, last = s.views(SMALL)
+    one = sum(state.numel() for state in last.l0.states)  # x_T to x_0: (steps + 1) times 3 images
+    assert one == 4 * 3 * 3 * 16 * 16
+    monkeypatch.setattr(s, "KEPT_BYTES", 4 * one)
     for skip in range(1, 9):
-        *_, last = s.views(replace(SMALL, skip=skip))
-    assert len(s._finished) == 4
+        list(s.views(replace(SMALL, skip=skip)))
+    assert len(s._finished.rows) == 4 and s._finished.bytes == 4 * one
     assert len(list(s.views(replace(SMALL, skip=8)))) == 1, "the latest must be kept"
     assert len(list(s.views(replace(SMALL, skip=1)))) == 3, "the oldest must have gone"
+    list(plane(SMALL))
+    assert len(s._finished.rows) == 1, "a map counts with its own size"
+
+
+def test_explorers_that_draw_at_once_share_what_is_kept(monkeypatch):
+    """Four threads, a memory of two rows: without a lock one of them soon takes away what another counts."""
+    *_, last = s.views(SMALL)
+    monkeypatch.setattr(s, "KEPT_BYTES", 2 * sum(state.numel() for state in last.l0.states))
+    errors = []
+
+    def draw_many():
+        try:
+            for i in range(4_000):
+                s._finished.put(("row", i % 5), last.l0)
+                s._finished.get(("row", (i + 1) % 5))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=draw_many) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not errors and s._finished.bytes == sum(s._bytes(row) for row in s._finished.rows.values()) <= s.KEPT_BYTES
 
 
 def test_random_samplers_repeat_themselves_and_share_their_noise_between_rows():
@@ -114,7 +144,7 @@ def test_pictures_as_ends_are_inverted_on_the_same_grid():
 def test_the_nearest_network_is_the_one_whose_shrinkage_is(skip, tau, name):
     assert nearest(replace(SMALL, skip=skip, tau=tau)).name == name
     *_, view = s.views(replace(SMALL, skip=skip, tau=tau, how="trained"))
-    assert name in view.source
+    assert name == view.drawn_by.name and (view.drawn_by.skip, view.drawn_by.tau) == (nearest(view.setting).skip, nearest(view.setting).tau)
     expected = to_pixels(sample(checkpoints.load_pretrained(name), noises(0, 1, 3), SCHEDULE, "ddim", 3, "quadratic"))
     assert torch.equal(view.s2dm.pixels, expected)
 
@@ -128,6 +158,8 @@ def test_the_plane_holds_the_closed_form_of_every_cell():
         expected = to_pixels(sample(shrunk, x_T, SCHEDULE, "ddim", 3, "quadratic"))[0]
         assert (view.pixels[i].int() - expected.int()).abs().max() <= 1  # other sums in a batch of other size
     assert len(list(plane(replace(SMALL, skip=50)))) == 1, "the plane does not depend on skip and is kept"
+    *_, other = plane(SMALL, 2)
+    assert torch.equal(other.pixels[0], list(s.views(SMALL))[-1].l0.pixels[2]), "its first row, τ = 1, is L_0"
     for (skip, tau), place in {(9, 0.99): (2, 2), (99, 0.5): (6, 6), (1, 1.0): (0, 0), (40, 0.96): (3, 4)}.items():
         assert nearest_cell(replace(SMALL, skip=skip, tau=tau)) == place
 
@@ -140,14 +172,14 @@ def test_epsilon_norms_are_those_of_the_answers():
     with torch.inference_mode():
         eps = l0(x_T, t[:1].expand(3))
     assert view.l0.eps_rms[0] == pytest.approx(eps.pow(2).mean().sqrt().item())
-    factor = shrinkage(SCHEDULE, 9, 0.99)[t[0]].item()
+    factor = shrinkage(SCHEDULE, 49, 0.99)[t[0]].item()
     assert view.s2dm.eps_rms[0] == pytest.approx(view.l0.eps_rms[0] * factor, rel=1e-6)
     neighbours = (view.l0.pixels[1].float() - view.l0.pixels[0].float()).pow(2).mean().sqrt()
     assert s.smoothness(view.l0)[0].item() == pytest.approx(neighbours.item())
 
 
 def test_a_sampler_that_diverges_is_reported_in_a_sentence():
-    *_, view = s.views(SMALL)
+    *_, view = s.views(replace(SMALL, skip=9))
     tame = replace(view, l0=replace(view.l0, largest=1.2), s2dm=replace(view.s2dm, largest=1.3))
     assert s.complaint(tame) == ""
     wild = replace(tame, s2dm=replace(view.s2dm, largest=57.0))
@@ -165,6 +197,18 @@ def test_a_sampler_that_diverges_is_reported_in_a_sentence():
 def test_settings_out_of_range_are_refused_by_name(change, words):
     with pytest.raises(ValueError, match=words):
         Setting(**change)
+
+
+@pytest.mark.parametrize("setting", [Setting(), SMALL, Setting(skip=9, tau=0.97, how="trained", eta=0.35, first=7)])
+def test_an_address_holds_the_setting(setting):
+    assert Setting(**from_query(to_query(setting))) == setting
+
+
+def test_an_address_with_other_words_or_no_number(monkeypatch):
+    assert from_query("token=abc&skip=9&tau=0.5") == {"skip": 9, "tau": 0.5} and from_query("") == {}
+    with pytest.raises(ValueError, match="'skip=nine', where a number was expected"):
+        from_query("skip=nine")
+    assert to_query(replace(SMALL, first=shape_picture(1))) == to_query(SMALL), "a picture is too long for an address"
 
 
 def test_eta_is_ignored_by_samplers_without_it():
@@ -293,9 +337,36 @@ def test_the_picture_holds_every_pixel_of_the_rows():
 
 def test_pictures_of_different_settings_differ_in_their_words():
     *_, view = s.views(SMALL)
-    for change in ({"skip": 10}, {"tau": 0.5}, {"steps": 4}, {"sampler": "plms"}, {"way": "lerp"}, {"amplify": 2}):
+    for change in ({"first": 3}, {"steps": 4}, {"sampler": "plms"}, {"way": "lerp"}, {"how": "trained"}):
         assert draw(replace(view, setting=replace(SMALL, **change))) != draw(view), change
     assert draw(replace(view, l0=replace(view.l0, step=2))) != draw(view)
+    for change in ({"skip": 10}, {"tau": 0.5}):
+        assert draw(replace(view, drawn_by=replace(view.drawn_by, **change))) != draw(view), "the words are of what drew"
+
+
+def test_a_row_has_one_dot_for_each_pixel():
+    *_, view = s.views(SMALL)
+    assert (opened(row_png(view.l0.pixels, 3)) == np.concatenate([*view.l0.pixels.permute(0, 2, 3, 1).numpy()], axis=1)).all()
+
+
+def grey(level: int) -> torch.Tensor:
+    return torch.full((3, 3, 16, 16), level, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("change", "gain", "words"), [(0, 64, "too little"), (1, 32, "too little"), (5, 8, "a little grain"),
+                                                       (9, 4, "clearly grainy"), (50, 1, "more noise than picture")])
+def test_the_sentence_and_the_gain_follow_from_the_mean_change(change, gain, words):
+    *_, view = s.views(SMALL)
+    view = replace(view, l0=replace(view.l0, pixels=grey(100)), s2dm=replace(view.s2dm, pixels=grey(100 + change)))
+    assert view.change == change and gain_of(view) == gain
+    assert words in s.verdict(view) and f"{change}.0 of 255" in s.verdict(view)
+
+
+def test_the_sentence_of_tau_1_and_of_a_trained_network():
+    *_, view = s.views(replace(SMALL, tau=1.0))
+    assert s.verdict(view) == "τ = 1 is L₀ itself: nothing changes."
+    *_, view = s.views(replace(SMALL, skip=99, tau=0.5, how="trained"))
+    assert s.verdict(view).endswith("Drawn by c-s2dm50, skip 49, τ 0.99.")
 
 
 def test_difference_is_white_for_none_blue_for_darker_and_orange_for_brighter():
@@ -309,32 +380,51 @@ def test_difference_is_white_for_none_blue_for_darker_and_orange_for_brighter():
     assert brighter == pytest.approx([255 - 42 * share, 255 - 161 * share, 255 - 255 * share], abs=1)
 
 
-def test_the_plane_picture_has_its_cells_where_cell_says_and_marks_the_nearest():
-    *_, view = plane(SMALL)
-    picture = opened(draw_plane(SMALL, view))
-    for i in (0, 17, 48):
-        x, y = cell(*divmod(i, len(SKIPS)))
-        assert (picture[y:y + 64:4, x:x + 64:4] == view.pixels[i].permute(1, 2, 0).numpy()).all()
-    x, y = cell(2, 2)
-    assert picture[y - 2, x + 30].tolist() == [0, 114, 178]
-    x, y = cell(3, 3)
-    assert picture[y - 2, x + 30].tolist() == [255, 255, 255]
-
-
 def test_the_animation_walks_there_and_back():
     *_, view = s.views(replace(SMALL, frames=4))
     film = Image.open(io.BytesIO(animate(view)))
     assert film.n_frames == 6 and film.info["loop"] == 0
 
 
-def test_curves_are_a_picture():
+def points(svg: str) -> list[np.ndarray]:
+    """The points of all lines of a drawing."""
+    return [np.array([place.split(",") for place in line.split()], dtype=float) for line in re.findall(r'<polyline points="([^"]*)"', svg)]
+
+
+def test_lines_are_drawn_to_scale():
+    first, second = points(lines("title", "x", {"L₀": ([0, 10], [1.0, 1.0]), "S²-DM": ([0, 5, 10], [0.0, 0.5, 1.0])}))
+    assert first.tolist() == [[34, 24], [234, 24]] and second.tolist() == [[34, 98], [134, 61], [234, 24]]
+
+
+def test_the_factor_is_that_of_what_drew():
+    line = points(factor(Trained("x", 49, 0.9, 16)))[1]
+    expected = shrinkage(SCHEDULE, 49, 0.9)[::27].numpy()
+    assert np.allclose((98 - line[:, 1]) / 74, (expected - expected.min()) / (1 - expected.min()), atol=1e-3)
+
+
+def test_all_drawings_have_names_for_those_who_cannot_see_them():
     *_, view = s.views(SMALL)
-    assert opened(draw_curves(view)).shape[1] == 892
+    for svg in (factor(view.drawn_by), sizes(view), neighbours(view), toy(SMALL, view.drawn_by)):
+        assert re.match(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', svg) and svg.count("<svg") == svg.count("</svg>")
+    assert "nan" not in sizes(view)
+
+
+def test_the_toy_is_sampled_by_formula_with_and_without_the_factor():
+    """At τ = 1 both samples are one; below it the spread about the centres follows from the exact prediction times s_t."""
+    l0, same = re.search(r"L₀ ([\d.]+), S²-DM ([\d.]+)", toy(SMALL, Trained("x", 49, 1.0, 16))).groups()
+    assert l0 == same
+    by = Trained("x", 49, 0.9, 16)
+    exact = MixtureDenoiser(ring_means(), RING_STD, SCHEDULE)
+    x_T = torch.randn(80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = sample(Shrunk(exact, shrinkage(SCHEDULE, 49, 0.9)), x_T, SCHEDULE, "ddim", 3, "quadratic")
+    assert f"S²-DM {spread_of(x):.3f}" in toy(SMALL, by)
+    assert spread_of(ring_means()) == 0 and spread_of(ring_means() * 1.1) == pytest.approx(0.1 / 2**0.5)
 
 
 @pytest.mark.parametrize("change", [{}, {"skip": 30, "tau": 0.75, "sampler": "plms"}, {"second": shape_picture(5), "way": "lerp"}])
-def test_the_code_makes_the_same_picture(change):
+def test_the_code_opens_the_explorer_on_the_same_setting(change):
     setting = replace(SMALL, **change)
-    made = {}
-    exec(code(setting).replace("from IPython.display import Image", "Image = lambda content: made.update(picture=content)"), {"made": made})
-    assert made["picture"] == strip(setting)
+    cell = code(setting)
+    scope = {}
+    exec(cell.replace("from s2dm_mini import explore", "explore = dict").replace("explore(skip", "found = explore(skip"), scope)
+    assert Setting(**scope["found"]) == setting and "tau=" in cell
