@@ -162,7 +162,8 @@ class Upsample(nn.Module):
         # In one dimension (w_0, w_1, w_2) becomes (w_2, w_1 + w_2, w_0 + w_1, w_0): in two, four times the mean of 2×2 neighbours.
         n = x.ndim - 2
         mean, convolve = (F.avg_pool1d, F.conv_transpose1d) if n == 1 else (F.avg_pool2d, F.conv_transpose2d)
-        kernel = 2**n * mean(self.conv.weight.flip(*range(2, x.ndim)), 2, stride=1, padding=1)  # (c_out, c_in, 4) or (c_out, c_in, 4, 4)
+        # torch.compile does not take flip(*range(2, x.ndim)).
+        kernel = 2**n * mean(self.conv.weight.flip([2, 3][:n]), 2, stride=1, padding=1)  # (c_out, c_in, 4) or (c_out, c_in, 4, 4)
         return convolve(x, kernel.transpose(0, 1), self.conv.bias, stride=2, padding=1)  # (B, C, 2L) or (B, C, 2H, 2W)
 
 
