@@ -57,11 +57,11 @@ def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = ()
     Returns:
         The path of index.html. Raises ReproductionError; the notebooks finished before are kept.
     """
-    series = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    series = sorted(notebooks.glob("[0-9][0-9]*_*.ipynb"))
     if only:
         series = [path for path in series if path.name.startswith(only)]
     if not series:
-        known = ", ".join(path.stem for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))) or "none"
+        known = ", ".join(path.stem for path in sorted(notebooks.glob("[0-9][0-9]*_*.ipynb"))) or "none"
         raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. There: {known}.")
     known = {path: parameter_names(path) for path in series}
     parameters = _parse(set, sorted({name for names in known.values() for name in names}))

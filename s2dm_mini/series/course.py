@@ -1,0 +1,110 @@
+"""What the notebooks share: checks in one line, numbered figures, and sliders with a picture beside them.
+
+    check("the closed form holds", gap, below=1e-12)
+    show(Sliders(draw, steps=(5, 10, 50)), "2.4", "More steps lose less.")
+"""
+import base64
+import inspect
+import io
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+import torch
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+DPI, PAGE_DPI = 200, 100  # dots an inch in the file, and on the page
+FEW = 4096  # colours: drawings have fewer, photographs more
+
+
+def check(claim: str, value: bool | float | Tensor, *, below: float | None = None, above: float | None = None,
+          near: float | Tensor | None = None, within: float | None = None) -> None:
+    """Print `check: claim` with its bound, which `reproduce` gathers.
+
+    value: true or false, or numbers that all lie below, above, or within a distance of `near`. Raises AssertionError where one does not.
+    """
+    values, tests = torch.as_tensor(value).detach().cpu(), {}
+    if not values.numel():
+        raise ValueError(f"nothing to check: {claim}.")
+    if near is not None:
+        tests[f"within {within:g}"] = (values - torch.as_tensor(near).cpu()).abs() <= within
+    if below is not None:
+        tests[f"below {below:g}"] = values < below
+    if above is not None:
+        tests[f"above {above:g}"] = values > above
+    for bound, holds in (tests or {"": values.bool()}).items():
+        if not holds.all():
+            wrong = values[~holds].flatten()[0].item()
+            raise AssertionError(f"not true: {claim}. Found {wrong:.6g}{bound and f', not {bound}'}.")
+    print(f"check: {claim}" + (f" ({', '.join(tests)})" if tests else ""))
+
+
+def png(picture: Figure) -> bytes:
+    """The figure at 200 dots an inch, with a palette where it has few colours."""
+    file, packed = io.BytesIO(), io.BytesIO()
+    picture.savefig(file, format="png", dpi=DPI)
+    image = Image.open(file).convert("RGB")
+    if image.getcolors(FEW):
+        image = image.quantize(256, dither=Image.Dither.NONE)
+    image.save(packed, "png", optimize=True)
+    return packed.getvalue()
+
+
+def page_size(picture: Figure) -> dict[str, int]:
+    return {name: round(PAGE_DPI * inches) for name, inches in zip(("width", "height"), picture.get_size_inches(), strict=True)}
+
+
+def label_lines(axes: Axes, level: str = "") -> None:
+    """Name each line at its right end, in its colour, in place of the legend. level: the name of a horizontal dashed line."""
+    axes.figure.draw_without_rendering()
+    right, last, ends = axes.transAxes.transform((1, 0))[0], -float("inf"), []
+    for line in axes.lines:
+        name = level if line.get_label().startswith("_") else line.get_label()  # matplotlib's own names: outside the legend
+        if name:
+            x, y = line.get_transform().transform(line.get_xydata())[-1]
+            ends.append((y, min(x, right), name, line.get_color()))
+    gap = 1.25 * axes.figure.dpi * 10 / 72  # dots between two names, in the font of 10 points
+    for y, x, name, colour in sorted(ends):
+        last = max(y, last + gap)
+        place = axes.transAxes.inverted().transform((x, last))
+        axes.annotate(name, (1, place[1]), (4, 0), xycoords="axes fraction", textcoords="offset points", va="center", color=colour)
+    axes.get_legend().remove()
+
+
+class Sliders(widgets.VBox):
+    """A slider for each argument of `draw`, from its default; without a kernel, a notebook shows the first picture."""
+
+    def __init__(self, draw: Callable[..., Figure], **options: Sequence):
+        first = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
+        self.draw = draw
+        self.controls = {name: widgets.SelectionSlider(options=list(values), value=first[name], description=name.replace("_", " "),
+                                                       continuous_update=False) for name, values in options.items()}
+        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="800px"))
+        super().__init__([*self.controls.values(), self.image])
+        for control in self.controls.values():
+            control.observe(self._moved, "value")
+        self._moved(None)
+
+    def _moved(self, change: dict | None) -> None:
+        picture = self.draw(**{name: control.value for name, control in self.controls.items()})
+        self.image.value, self.size = png(picture), page_size(picture)
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        still = {"image/png": base64.b64encode(self.image.value).decode(), "text/plain": "Sliders: live where a kernel runs."}
+        return super()._repr_mimebundle_(**kwargs) | still, {"image/png": self.size}
+
+
+def show(picture: Figure | Sliders, number: str, caption: str, level: str = "") -> None:
+    """Show a numbered figure with a caption that says what to see. Lines are labelled at their ends; level: as in `label_lines`."""
+    if isinstance(picture, Figure):
+        for axes in picture.axes:
+            if axes.get_legend():
+                label_lines(axes, level)
+        display({"image/png": base64.b64encode(png(picture)).decode(), "text/plain": f"Figure {number}"}, raw=True,
+                metadata={"image/png": page_size(picture)})
+    else:
+        display(picture)
+    display(Markdown(f"**Figure {number}.** {caption}"))
