@@ -16,25 +16,24 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-DPI, PAGE_DPI = 200, 100  # dots an inch in the file, and on the page
-FEW = 4096  # colours: drawings have fewer, photographs more
+DPI, PAGE_DPI, FEW = 200, 100, 4096  # dots an inch in the file, and on the page; colours: drawings have fewer, photographs more
 
 
-def check(claim: str, value: bool | float | Tensor, *, below: float | None = None, above: float | None = None,
+def check(claim: str, value: bool | float | Tensor | Sequence[float], *, below: float | None = None, above: float | None = None,
           near: float | Tensor | None = None, within: float | None = None) -> None:
     """Print `check: claim` with its bound, which `reproduce` gathers.
 
     value: true or false, or numbers that all lie below, above, or within a distance of `near`. Raises AssertionError where one does not.
     """
-    values, tests = torch.as_tensor(value).detach().cpu(), {}
+    values, tests = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach(), {}
     if not values.numel():
         raise ValueError(f"nothing to check: {claim}.")
     if near is not None:
-        tests[f"within {within:g}"] = (values - torch.as_tensor(near).cpu()).abs() <= within
+        tests[f"within {within:.3g}"] = (values - torch.as_tensor(near, dtype=torch.float64, device="cpu")).abs() <= within
     if below is not None:
-        tests[f"below {below:g}"] = values < below
+        tests[f"below {below:.3g}"] = values < below
     if above is not None:
-        tests[f"above {above:g}"] = values > above
+        tests[f"above {above:.3g}"] = values > above
     for bound, holds in (tests or {"": values.bool()}).items():
         if not holds.all():
             wrong = values[~holds].flatten()[0].item()
@@ -57,9 +56,16 @@ def page_size(picture: Figure) -> dict[str, int]:
     return {name: round(PAGE_DPI * inches) for name, inches in zip(("width", "height"), picture.get_size_inches(), strict=True)}
 
 
-def label_lines(axes: Axes, level: str = "") -> None:
+def label_lines(picture: Figure, level: str = "") -> None:
     """Name each line at its right end, in its colour, in place of the legend. level: the name of a horizontal dashed line."""
-    axes.figure.draw_without_rendering()
+    picture.draw_without_rendering()
+    for axes in picture.axes:
+        if axes.get_legend():
+            _label(axes, level)
+            axes.get_legend().remove()
+
+
+def _label(axes: Axes, level: str) -> None:
     right, last, ends = axes.transAxes.transform((1, 0))[0], -float("inf"), []
     for line in axes.lines:
         name = level if line.get_label().startswith("_") else line.get_label()  # matplotlib's own names: outside the legend
@@ -71,15 +77,13 @@ def label_lines(axes: Axes, level: str = "") -> None:
         last = max(y, last + gap)
         place = axes.transAxes.inverted().transform((x, last))
         axes.annotate(name, (1, place[1]), (4, 0), xycoords="axes fraction", textcoords="offset points", va="center", color=colour)
-    axes.get_legend().remove()
 
 
 class Sliders(widgets.VBox):
     """A slider for each argument of `draw`, from its default; without a kernel, a notebook shows the first picture."""
 
     def __init__(self, draw: Callable[..., Figure], **options: Sequence):
-        first = {name: parameter.default for name, parameter in inspect.signature(draw).parameters.items()}
-        self.draw = draw
+        self.draw, first = draw, {name: argument.default for name, argument in inspect.signature(draw).parameters.items()}
         self.controls = {name: widgets.SelectionSlider(options=list(values), value=first[name], description=name.replace("_", " "),
                                                        continuous_update=False) for name, values in options.items()}
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="800px"))
@@ -90,6 +94,7 @@ class Sliders(widgets.VBox):
 
     def _moved(self, change: dict | None) -> None:
         picture = self.draw(**{name: control.value for name, control in self.controls.items()})
+        label_lines(picture)
         self.image.value, self.size = png(picture), page_size(picture)
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
@@ -100,9 +105,7 @@ class Sliders(widgets.VBox):
 def show(picture: Figure | Sliders, number: str, caption: str, level: str = "") -> None:
     """Show a numbered figure with a caption that says what to see. Lines are labelled at their ends; level: as in `label_lines`."""
     if isinstance(picture, Figure):
-        for axes in picture.axes:
-            if axes.get_legend():
-                label_lines(axes, level)
+        label_lines(picture, level)
         display({"image/png": base64.b64encode(png(picture)).decode(), "text/plain": f"Figure {number}"}, raw=True,
                 metadata={"image/png": page_size(picture)})
     else:

@@ -36,7 +36,7 @@ def test_a_check_of_nothing_is_refused():
 def test_lines_are_named_at_their_ends_without_overlap():
     picture = plots.curves({"a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 1.001]), "c": ([0, 1], [2, 3])}, "x", "y", level=1.5)
     axes, = picture.axes
-    label_lines(axes, "half")
+    label_lines(picture, "half")
     assert axes.get_legend() is None
     assert {text.get_text(): text.get_color() for text in axes.texts} == {
         "half": plots.BLACK, **{line.get_label(): line.get_color() for line in axes.lines[:3]}}
