@@ -1,6 +1,5 @@
 """What the notebooks share: checks in one line, numbered figures, and sliders with a picture beside them.
 
-    check("the closed form holds", gap, below=1e-12)
     show(Sliders(draw, steps=(5, 10, 50)), "2.4", "More steps lose less.")
 """
 import base64
@@ -66,17 +65,16 @@ def label_lines(picture: Figure, level: str = "") -> None:
 
 
 def _label(axes: Axes, level: str) -> None:
-    right, last, ends = axes.transAxes.transform((1, 0))[0], -float("inf"), []
+    last, ends = -float("inf"), []
     for line in axes.lines:
         name = level if line.get_label().startswith("_") else line.get_label()  # matplotlib's own names: outside the legend
         if name:
-            x, y = line.get_transform().transform(line.get_xydata())[-1]
-            ends.append((y, min(x, right), name, line.get_color()))
+            ends.append((line.get_transform().transform(line.get_xydata())[-1, 1], name, line.get_color()))
     gap = 1.25 * axes.figure.dpi * 10 / 72  # dots between two names, in the font of 10 points
-    for y, x, name, colour in sorted(ends):
+    for y, name, colour in sorted(ends):
         last = max(y, last + gap)
-        place = axes.transAxes.inverted().transform((x, last))
-        axes.annotate(name, (1, place[1]), (4, 0), xycoords="axes fraction", textcoords="offset points", va="center", color=colour)
+        height = axes.transAxes.inverted().transform((0, last))[1]
+        axes.annotate(name, (1, height), (4, 0), xycoords="axes fraction", textcoords="offset points", va="center", color=colour)
 
 
 class Sliders(widgets.VBox):
