@@ -1,7 +1,4 @@
-"""What the notebooks share: checks in one line, numbered figures, and sliders with a picture beside them.
-
-    show(Sliders(draw, steps=(5, 10, 50)), "2.4", "More steps lose less.")
-"""
+"""What the notebooks share: checks in one line, numbered figures, and sliders with a picture beside them."""
 import base64
 import inspect
 import io
