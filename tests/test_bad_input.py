@@ -251,7 +251,8 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
                          "study.classifier"),
                          "commands"),
-         "study.verdicts": "tables that commands wrote", "series.refresh": "notebooks", "series.reproduce": "notebooks",
+         "study.verdicts": "tables that commands wrote", "series.course": "figures and widgets",
+         "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 

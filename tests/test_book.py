@@ -17,7 +17,7 @@ import rooms  # noqa: E402
 from docstrings import to_rest  # noqa: E402
 from formulas import to_mathml  # noqa: E402
 
-SERIES = [path for path in sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
+SERIES = [path for path in sorted(ROOT.glob("notebooks/[0-9][0-9]*_*.ipynb"))
           if not json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft")]
 
 
@@ -141,7 +141,7 @@ def test_no_solution_of_a_lab_gets_in(book):
 def small_source(folder: Path, **cells: str) -> Path:
     """A source of the book: a start page, a notebook of one Markdown cell for each keyword, and a lab with its master."""
     (folder / "notebooks" / "book").mkdir(parents=True)
-    contents = "# Small\n\n```{toctree}\n:glob:\n\n../[0-9][0-9]_*\n../*/README\n```\n"
+    contents = "# Small\n\n```{toctree}\n:glob:\n\n../[0-9][0-9]*_*\n../*/README\n```\n"
     (folder / "notebooks" / "book" / "index.md").write_text(contents)
     for i, (name, text) in enumerate(cells.items()):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {name}\n\n{text}")])

@@ -13,7 +13,7 @@ import pytest
 from s2dm_mini.series.refresh import RefreshError, refresh, source_sha256
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
 STORED = [*SERIES, *sorted(NOTEBOOKS.glob("explorer/*.ipynb"))]
 ALL = sorted(NOTEBOOKS.rglob("*.ipynb"))
 TEXT_LIMIT, PICTURE_LIMIT, TOTAL_LIMIT = 200_000, 500_000, 12_000_000  # characters of a cell's outputs; of a picture, in base64; bytes
@@ -86,7 +86,8 @@ def test_one_cell_of_parameters(path):
 @each_of_the_series
 def test_the_first_cell_has_a_title_and_says_what_running_takes(path):
     first = nbformat.read(path, as_version=4).cells[0]
-    assert first.cell_type == "markdown" and first.source.startswith(f"# {path.stem[:2]} · "), f"{path.name} must begin with its title."
+    number = path.stem.partition("_")[0]  # 02, or 02b for what belongs to 02
+    assert first.cell_type == "markdown" and first.source.startswith(f"# {number} · "), f"{path.name} must begin with its title."
     time = re.search(r"^\*+Time.*", first.source, flags=re.MULTILINE)
     assert time and "`quick`" in time[0] and re.search(r"CPU|GPU", time[0]), \
         f"the first cell of {path.name} must say, in a paragraph that begins with *Time*, how long `quick` takes and on what hardware."

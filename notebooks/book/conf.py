@@ -27,7 +27,7 @@ author = "the authors of s2dm_mini"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 
 root_doc = "notebooks/book/index"
-include_patterns = ["notebooks/book/*.md", "notebooks/[0-9][0-9]_*.ipynb", "data/checkpoints/README.md", "notebooks/labs/README.md"]
+include_patterns = ["notebooks/book/*.md", "notebooks/[0-9][0-9]*_*.ipynb", "data/checkpoints/README.md", "notebooks/labs/README.md"]
 # Folders without pages. The labs' notebooks hold solutions: only their README is a page.
 exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs/*.ipynb", "notebooks/labs/*/*"]
 
@@ -144,7 +144,7 @@ def section(module: str) -> str:
 
 def leave_drafts_out(app, config) -> None:
     """Leave out notebooks marked as drafts, which have no outputs yet."""
-    for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]_*.ipynb"):
+    for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]*_*.ipynb"):
         if json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft"):
             config.exclude_patterns.append(f"notebooks/{path.name}")
 

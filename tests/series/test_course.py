@@ -1,0 +1,71 @@
+"""What the notebooks share: a check that can fail, figures with names at their lines, sliders that redraw."""
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from s2dm_mini import plots
+from s2dm_mini.series.course import Sliders, check, label_lines, png, show
+
+
+@pytest.mark.parametrize(("value", "bounds", "said"), [
+    (True, {}, "check: so\n"), (0.5, {"below": 1}, "check: so (below 1)\n"),
+    (torch.tensor([2.0, 3.0]), {"above": 1, "below": 4}, "check: so (below 4, above 1)\n"),
+    (torch.tensor([1.0, 2.0]), {"near": torch.tensor([1.1, 1.9]), "within": 0.2}, "check: so (within 0.2)\n")])
+def test_a_check_that_holds_prints_its_claim(value, bounds, said, capsys):
+    check("so", value, **bounds)
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(("value", "bounds", "found"), [
+    (False, {}, "Found 0."), (1.0, {"below": 1}, "Found 1, not below 1."), (float("nan"), {"above": 0}, "Found nan, not above 0."),
+    (torch.tensor([0.0, 9.0]), {"below": 1}, "Found 9, not below 1."), (torch.tensor([True, False]), {}, "Found 0."),
+    (3.0, {"near": 1.0, "within": 1.0}, "Found 3, not within 1.")])
+def test_a_check_that_fails_names_the_value(value, bounds, found, capsys):
+    with pytest.raises(AssertionError) as raised:
+        check("so", value, **bounds)
+    assert str(raised.value) == f"not true: so. {found}" and capsys.readouterr().out == ""
+
+
+def test_a_check_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing to check: so"):
+        check("so", torch.empty(0), below=1)
+
+
+def test_lines_are_named_at_their_ends_without_overlap():
+    picture = plots.curves({"a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 1.001]), "c": ([0, 1], [2, 3])}, "x", "y", level=1.5)
+    axes, = picture.axes
+    label_lines(picture, "half")
+    assert axes.get_legend() is None
+    assert {text.get_text(): text.get_color() for text in axes.texts} == {
+        "half": plots.BLACK, **{line.get_label(): line.get_color() for line in axes.lines[:3]}}
+    heights = sorted(text.get_window_extent().y0 for text in axes.texts)
+    assert all(b - a > 12 for a, b in zip(heights, heights[1:], strict=False))
+
+
+def test_figures_have_200_dots_an_inch():
+    width, height = Image.open(io.BytesIO(png(plots.curves({"a": ([0, 1], [0, 1])}, "x", "y")))).size
+    assert (width, height) == (1600, 760)
+
+
+def drawing(height=2.0, width=1.0):
+    return plots.curves({"a": ([0, width], [0, height])}, "x", "y")
+
+
+def test_sliders_start_at_the_defaults_and_redraw():
+    live = Sliders(drawing, height=(1.0, 2.0, 3.0), width=(1.0, 5.0))
+    assert live.image.value == png(drawing())
+    live.controls["height"].value = 3.0
+    assert live.image.value == png(drawing(height=3.0))
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= live._repr_mimebundle_()[0].keys()
+    assert live._repr_mimebundle_()[1] == {"image/png": {"width": 800, "height": 380}}
+
+
+def test_a_figure_is_shown_with_its_number(monkeypatch):
+    shown = []
+    monkeypatch.setattr("s2dm_mini.series.course.display", lambda what, **options: shown.append(what))
+    show(drawing(), "1.1", "A line rises.")
+    show(Sliders(drawing, height=(1.0, 2.0)), "1.2", "Move it.")
+    assert shown[0].keys() == {"image/png", "text/plain"} and [shown[1].data, shown[3].data] == [
+        "**Figure 1.1.** A line rises.", "**Figure 1.2.** Move it."]
