@@ -103,7 +103,7 @@ release: labs build/explorer.html .venv/release.stamp
 
 slides: .venv/slides.stamp
 	rm -rf build/slides
-	$(BIN)/python notebooks/book/slides.py build/slides $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+	$(BIN)/python notebooks/book/slides.py build/slides $(sort $(wildcard notebooks/[0-9][0-9]*_*.ipynb))
 	@echo "build/slides/index.html"
 
 clean:

@@ -63,7 +63,7 @@ def page(films: dict[str, Setting] = FILMS, steps: tuple[int, ...] = STEPS) -> s
                 strips = torch.stack(drawn)
                 film["strips"][count] = packed(torch.cat([strips[:1], strips[1:] - strips[:-1]]).numpy().tobytes())  # modulo 256
             data["films"].append(film | {"side": drawn[0].shape[-1]})
-    template, look = ((FOLDER / name).read_text() for name in ("page.html", "look.css"))
+    template, look = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "look.css"))
     html = template.replace("/*LOOK*/", look).replace("/*DATA*/", json.dumps(data, ensure_ascii=False).replace("</", "<\\/"))
     check_integer("the page's size in bytes", len(html.encode()), 0, LIMIT, why="; take fewer films, frames or numbers of steps")
     return html

@@ -48,7 +48,7 @@ PARTS = ("presets", "motion", "film", "map", "curve", "toy", "more", "save")  # 
 CELLS = [(f"skip {skip}, τ {tau:g}", (skip, tau)) for tau in TAUS for skip in SKIPS]
 FOLDER = Path(__file__).parent
 # The page's fixed parts by name, each after a comment with it.
-HTML = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!--|\Z)", (FOLDER / "widget.html").read_text(), flags=re.DOTALL))
+HTML = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!--|\Z)", (FOLDER / "widget.html").read_text(encoding="utf-8"), flags=re.DOTALL))
 
 
 class Explorer(widgets.VBox):
@@ -137,7 +137,7 @@ class Explorer(widgets.VBox):
         right = box("s2dm-right", self.skip, self.tau, self.steps, self._said.add_class("s2dm-said"),
                     *part("map", axes, plane_box, widgets.HTML(HTML["map"])), drawings)
         main = box("s2dm-main", left, right, *part("film", box("s2dm-film", widgets.HTML(HTML["film"]))))
-        look = (FOLDER / "look.css").read_text() + (FOLDER / "widget.css").read_text()
+        look = (FOLDER / "look.css").read_text(encoding="utf-8") + (FOLDER / "widget.css").read_text(encoding="utf-8")
         styles = box("s2dm-style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place,
                      self._captions)
         story = part("story", box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next)))

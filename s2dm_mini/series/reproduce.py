@@ -60,7 +60,8 @@ def reproduce(out: Path = Path("build/reproduction"), only: tuple[str, ...] = ()
     """
     from jinja2 import Template  # here, because other commands do not need it
 
-    page, every = Template(PAGE.read_text(encoding="utf-8"), autoescape=True, keep_trailing_newline=True), sorted(notebooks.glob("[0-9][0-9]*_*.ipynb"))
+    page = Template(PAGE.read_text(encoding="utf-8"), autoescape=True, keep_trailing_newline=True)
+    every = sorted(notebooks.glob("[0-9][0-9]*_*.ipynb"))
     series = [path for path in every if not only or path.name.startswith(only)]
     if not series:
         raise ReproductionError(f"no notebook in {notebooks} starts with {' or '.join(only) or 'a number'}. "

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not os.environ.get("S2DM_CUDA_NOTEBOOKS"), reaso
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
     """In this process: a kernel of its own would not have the device. Cells that show an error are left out."""
     matplotlib = pytest.importorskip("matplotlib")

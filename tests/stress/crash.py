@@ -377,7 +377,7 @@ def read_only(folder: Path, faults: int, moments: random.Random) -> Complaints:
         write_notebook(disk / "00_story.ipynb", "1")
         tables.append_row(disk / "table.csv", {"a": 1})
         remount(disk, "ro")
-        drawing = ("tiny-shapes-l0", "--steps", 2, "--device", "cpu")
+        drawing = ("tiny-shapes-l0", "--steps", 3, "--device", "cpu")
         asked = [("train", *SMALL, "--steps", 1, "--out", disk / "run"), ("sample", *drawing, "--n", 2, "--out", disk / "a.png"),
                  ("evaluate", *drawing, "--samples", 8, "--table", disk / "new.csv"), ("zoo", "--out", disk / "zoo"),
                  ("ledger", "train", "--size", "dry", "--out", disk / "ledger"), ("predict", "--size", "dry", "--table", disk / "p.csv"),
