@@ -120,7 +120,8 @@ def test_the_tests_can_build_the_release():
 
 def test_what_the_package_imports_is_declared():
     """Every third-party module that the library imports is a run dependency or comes with one that exists to bring it."""
-    comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib", "traitlets": "ipywidgets"}
+    comes_with = {"nbformat": "nbclient", "PIL": "pillow", "cycler": "matplotlib", "traitlets": "ipywidgets",
+                  "IPython": "ipywidgets"}
     declared = {canonical(r.name) for r in RUN}
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -221,7 +221,7 @@ def test_parameters_of_make_are_one_word(evil):
 def command_of(target: str) -> list[str]:
     """What `make` runs for a target, with the programs of this environment."""
     done = subprocess.run(["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [word.replace(".venv/bin", str(BIN), 1) for word in shlex.split(done.stdout.splitlines()[-1])]
+    return [word.replace(".venv/bin", str(BIN), 1) for word in shlex.split(done.stdout.replace("\\\n", "").splitlines()[-1])]
 
 
 def answer(port: int, path: str) -> tuple[int, str]:

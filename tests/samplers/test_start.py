@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s2dm_mini import GaussianDenoiser, NoiseSchedule, sample, trajectory
-from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.setting import Setting, Trained
 from s2dm_mini.explorer.strips import Row, View, complaint
 from s2dm_mini.measure.draw import draw
 
@@ -48,9 +48,10 @@ def test_the_warning_comes_before_the_first_step_and_names_the_caller():
 
 
 def test_the_explorer_says_it_too():
-    row = Row(1, 1, torch.zeros(3, 3, 4, 4, dtype=torch.uint8), (0.0,), (1.0,), 1.0)
-    assert complaint(View(Setting(), row, row, "")) == ""
-    assert complaint(View(Setting(steps=2, spacing="uniform"), row, row, "")).startswith("sampling starts at t = 500, where ᾱ = 0.078")
+    black, by = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), Trained("x", 49, 0.99, 4)
+    row = Row(1, 1, black, (black, black), (0.0,), (1.0,), 1.0)
+    assert complaint(View(Setting(), row, row, by)) == ""
+    assert complaint(View(Setting(steps=2, spacing="uniform"), row, row, by)).startswith("sampling starts at t = 500, where ᾱ = 0.078")
 
 
 def test_divergence_is_said_at_the_end():
