@@ -34,7 +34,8 @@ LINES = {
     "train-classifier": ["--epochs 1 --batch 50 --device cuda --out {out}"],
 }
 ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "eigenvalues": "no device",
-             "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py"}
+             "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py", "notebooks": "no device",
+             "lab": "no device", "explore": "no device"}
 
 
 def test_every_command_is_tried():

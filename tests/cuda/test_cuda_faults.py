@@ -73,7 +73,7 @@ def test_3_sampling_in_half_precision_keeps_the_colours():
 @pytest.mark.filterwarnings("ignore:the quadratic grid")
 def test_4_the_explorer_neither_shows_nor_keeps_what_is_not_finite(monkeypatch):
     monkeypatch.setattr(strips, "network", lambda name: lambda x, t: x * torch.where(t[:, None, None, None] < 300, torch.nan, 0.1))
-    strips._finished.clear()
+    strips._finished.__init__()
     shown = []
     with pytest.raises(ValueError, match=r"in step \d of 4, the denoiser returned NaN"):
         shown.extend(strips.views(Setting(steps=4)))

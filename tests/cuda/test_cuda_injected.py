@@ -93,7 +93,7 @@ INJECTED = {
     # Wrong numbers.
     "sampling in bf16": (unet.for_sampling, "network.half()", "network.bfloat16()",
                          faults.test_3_sampling_in_half_precision_keeps_the_colours),
-    "what is not finite is shown": (strips.run, " and math.isfinite(row.largest)", "",
+    "what is not finite is shown": (strips.run, " and math.isfinite(largest)", "",
                                     faults.test_4_the_explorer_neither_shows_nor_keeps_what_is_not_finite),
     "labels taken modulo": (unet.UNet.forward, "self.class_embedding(row)", "self.class_embedding(label % (last + 1))",
                             with_(faults.test_10_labels_out_of_range_are_refused, 3)),
@@ -136,4 +136,4 @@ def test_an_injected_fault_is_seen(name, request, monkeypatch):
             test(*fixtures)
     finally:
         setup._shuffled.cache_clear()
-        strips._finished.clear()
+        strips._finished.__init__()
