@@ -77,7 +77,7 @@ def test_4_the_explorer_neither_shows_nor_keeps_what_is_not_finite(monkeypatch):
     shown = []
     with pytest.raises(ValueError, match=r"in step \d of 4, the denoiser returned NaN"):
         shown.extend(strips.views(Setting(steps=4)))
-    assert all(view.l0.largest < torch.inf for view in shown) and not strips._finished
+    assert all(view.l0.largest < torch.inf for view in shown) and not strips._finished.rows
 
 
 def test_5_a_strip_between_noise_and_picture_and_the_plane():
