@@ -11,6 +11,7 @@ import papermill
 import pytest
 
 from s2dm_mini.series.refresh import RefreshError, refresh, source_sha256
+from s2dm_mini.series.reproduce import parameter_names
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
@@ -165,7 +166,7 @@ def test_papermill_knows_every_parameter_with_type_and_comment(path):
     names = [target.id for line in ast.parse(cell.source).body for target in ast.walk(line)
              if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)]
     found = papermill.inspect_notebook(str(path))
-    assert list(found) == names
+    assert list(found) == names == parameter_names(path)  # the last: those that `s2dm-mini reproduce --set` takes
     for name, parameter in found.items():
         assert parameter["inferred_type_name"] not in ("", "None"), f"{name} has no type"
         assert parameter["help"], f"{name} has no comment"

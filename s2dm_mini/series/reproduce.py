@@ -116,8 +116,8 @@ def parameter_names(notebook: Path) -> list[str]:
     try:
         for cell in nbformat.read(notebook, as_version=4).cells:
             if "parameters" in cell.metadata.get("tags", []):
-                targets = [target for line in ast.parse(cell.source).body if isinstance(line, ast.Assign) for target in line.targets]
-                return [target.id for target in targets if isinstance(target, ast.Name)]
+                return [node.id for line in ast.parse(cell.source).body for node in ast.walk(line)
+                        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     except Exception as error:  # nbformat raises many kinds of exception for a damaged file
         raise ReproductionError(f"{notebook} is no notebook that can be read: {reason(error)}") from error
     return []

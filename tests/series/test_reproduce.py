@@ -27,7 +27,7 @@ def series(tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write_notebook(folder / "00_first.ipynb", "print('check: seed is', seed)\nprint('not a check')", PICTURE)
-    write_notebook(folder / "01_second.ipynb", "print('check: tau is', tau)", parameters="profile = 'quick'\ntau = 0.99")
+    write_notebook(folder / "01_second.ipynb", "print('check: tau is', tau)", parameters="profile = 'quick'\ntau: float = 0.99  # how far")
     write_notebook(folder / "scratch.ipynb", "1 / 0")
     return folder
 
