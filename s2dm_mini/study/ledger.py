@@ -19,7 +19,7 @@ from .. import checkpoints
 from ..data.shapes import shapes
 from ..measure import metrics
 from ..measure.draw import draw_watched
-from ..measure.features import CLASSIFIER, open_features
+from ..measure.features import CLASSIFIERS, open_features
 from ..measure.references import Reference, reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
@@ -76,7 +76,7 @@ def missing(size: str, table: Path | None = None, parts: int | None = None) -> l
 
 def _lacking(size: str, group: Group, table: Path | None) -> tuple[int, ...]:
     have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
-    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIER]["sha256"][:16])
+    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIERS["own"]]["sha256"][:16])
     key = (group.setting, group.seed, group.scale, group.sampler, group.spacing)
     return tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have)
 
@@ -113,7 +113,7 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
 
 def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
-    features = open_features("classifier")
+    features = open_features("own")
     real = _reference(size, features)
     for steps in _lacking(size, group, table):
         tensors, header = checkpoints.read_tensors(group.samples_path(size, steps, out))
