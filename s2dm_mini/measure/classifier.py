@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from .. import checkpoints
 from ..data.cifar10 import CIFAR10_CLASSES
 from ..data.images import Images, fingerprint, random_flip, to_unit_range
-from ..support.checks import LARGEST, check_integer, check_number, check_types, shown
+from ..support.checks import LARGEST, check_integer, check_name, check_number, check_types, shown
 from ..support.files import reason
 from ..support.machine import device_name, git_commit, open_device, seed_of
+from .residual import ResidualClassifier
 
 WIDTHS = (64, 128, 256)
 PATCH = 2
@@ -35,6 +36,7 @@ class ClassifierConfig:
     Noise from the start costs accuracy (14 epochs with noise = 0.2: 90.3 % of the test split); noise at the end does not.
     """
 
+    network: str = "whitened"  # Classifier below; residual: residual.ResidualClassifier
     epochs: int = 10
     batch: int = 256
     learning_rate: float = 0.3  # its peak, after a fifth of the training; then it falls to zero
@@ -49,6 +51,7 @@ class ClassifierConfig:
 
     def __post_init__(self):
         check_types(self)
+        check_name("network", self.network, NETWORKS)
         for name, low in (("epochs", 1), ("batch", 1), ("shift", 0), ("seed", 0)):
             check_integer(name, getattr(self, name), low)
         for name, high in (("momentum", 1), ("label_smoothing", 1), ("weight_decay", LARGEST), ("noise", LARGEST)):
@@ -111,6 +114,9 @@ class Classifier(nn.Module):
         self.patches.weight.copy_(torch.cat([filters, -filters]))
         self.patches.bias.zero_()
         self.patches.requires_grad_(False)
+
+
+NETWORKS = {"whitened": Classifier, "residual": ResidualClassifier}
 
 
 def random_shift(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -193,12 +199,14 @@ def _first_network(config: ClassifierConfig, images: Images) -> Classifier:
     """The network before training: the earlier one of config.start, or a new one."""
     if config.start:
         network = load_classifier(config.start)[0].requires_grad_(True)
-        network.patches.requires_grad_(False)
+        if config.network == "whitened":
+            network.patches.requires_grad_(False)
         return network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, 2))
-        network = Classifier()
-    network.whiten(to_unit_range(images.pixels[:5_000]))
+        network = NETWORKS[config.network]()
+    if config.network == "whitened":
+        network.whiten(to_unit_range(images.pixels[:5_000]))
     return network
 
 
@@ -224,7 +232,7 @@ def save_classifier(path: Path | str, record: ClassifierRecord, config: Classifi
     """Write the network in fp16 with the record of its training."""
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in record.network.state_dict().items()}
     place = record.network.head.weight.device
-    checkpoints.write_tensors(path, tensors, {"classifier": {"widths": WIDTHS}, "record": {
+    checkpoints.write_tensors(path, tensors, {"classifier": {"network": config.network}, "record": {
         "config": asdict(config), "started_from": load_classifier(config.start)[1] if config.start else None,
         "data": images.name, "data_sha256": fingerprint(images), "test_accuracy": record.accuracy,
         "loss": record.loss, "minutes": round(record.minutes, 2), "device": device_name(place), "torch": torch.__version__,
@@ -234,7 +242,7 @@ def save_classifier(path: Path | str, record: ClassifierRecord, config: Classifi
 def load_classifier(path: Path | str, device: torch.device | str = "cpu") -> tuple[Classifier, dict]:
     """Read a file of `save_classifier`: the network in float32, in eval mode, without gradients; and its training record."""
     tensors, header = checkpoints.read_tensors(path)
-    network = Classifier()
+    network = NETWORKS[header.get("classifier", {}).get("network", "whitened")]()
     try:
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
     except RuntimeError as error:

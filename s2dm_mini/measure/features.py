@@ -23,27 +23,29 @@ from ..support.checks import check_pixels
 from ..support.network import answers
 from .classifier import load_classifier
 
-CLASSIFIER = "cifar10-classifier"
+CLASSIFIERS = {"own": "cifar10-classifier", "plain": "cifar10-plain"}
 
 
 def open_features(name: str, device: torch.device | str = "cpu") -> "ClassifierFeatures | InceptionFeatures":
-    """`classifier` (the package's own), `inception` (downloads), or the TorchScript file of an Inception network."""
-    own = {"classifier": ClassifierFeatures, "inception": InceptionFeatures}
-    if name in own:
-        return own[name](device=device)
+    """`own` and `plain` (this package's CIFAR-10 classifiers), `inception` (downloads), or the TorchScript file of an Inception network."""
+    if name in CLASSIFIERS:
+        return ClassifierFeatures(pretrained_file(CLASSIFIERS[name]), device)
+    if name == "inception":
+        return InceptionFeatures(device=device)
     if Path(name).suffix in (".pt", ".pth"):
         return InceptionFeatures(name, device)
-    raise ValueError(f"features must be classifier, inception or a TorchScript file (.pt), not {name!r}.")
+    raise ValueError(f"features must be own, plain, inception or a TorchScript file (.pt), not {name!r}.")
 
 
 class ClassifierFeatures:
-    """The 256 features from which the package's own CIFAR-10 classifier computes its class scores."""
+    """The 256 features from which one of the package's CIFAR-10 classifiers computes its class scores; by default its own."""
 
-    name, width = CLASSIFIER, 256
+    width = 256
 
-    def __init__(self, path: Path | None = None, device: torch.device | str = "cpu"):
-        path = path or pretrained_file(CLASSIFIER)
-        self.network, self.hash = load_classifier(path, device)[0], sha256(path)[:16]
+    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
+        path = Path(path) if path is not None else pretrained_file(CLASSIFIERS["own"])
+        self.network, _ = load_classifier(path, device)
+        self.name, self.hash = path.stem, sha256(path)[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 from ..data.cifar10 import cifar10
 from ..measure.classifier import ClassifierConfig, save_classifier
 from ..measure.classifier import train_classifier as epochs
-from ..measure.features import CLASSIFIER, ClassifierFeatures
+from ..measure.features import CLASSIFIERS, ClassifierFeatures
 from ..measure.references import compute_reference, write_reference
 from ..support.files import sole_writer
 from ..support.progress import bar
@@ -15,9 +15,10 @@ def train_classifier(config: ClassifierConfig, out: Path = Path("runs/classifier
 
     Args:
         config: how to train it
-        out: folder for cifar10-classifier.safetensors and cifar10-train.cifar10-classifier.safetensors
+        out: folder for cifar10-classifier.safetensors, of the residual network cifar10-plain.safetensors, and its reference
     """
-    images, path, state = cifar10("train"), out / f"{CLASSIFIER}.safetensors", out / "state.safetensors"
+    name = CLASSIFIERS["own" if config.network == "whitened" else "plain"]
+    images, path, state = cifar10("train"), out / f"{name}.safetensors", out / "state.safetensors"
     with sole_writer(path, state):
         with bar("training the classifier", config.epochs) as progress:
             for record in epochs(config, images, cifar10("test"), state):
@@ -25,6 +26,6 @@ def train_classifier(config: ClassifierConfig, out: Path = Path("runs/classifier
                 progress.update(record.epoch - progress.n)
         save_classifier(path, record, config, images)
         features = ClassifierFeatures(path)
-        write_reference(out / f"{images.name}.{CLASSIFIER}.safetensors", compute_reference(images, features), images, features)
+        write_reference(out / f"{images.name}.{name}.safetensors", compute_reference(images, features), images, features)
         state.unlink()
     return f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}"

@@ -58,7 +58,7 @@ class Bench:
 
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
-             seed: int = 0, features: str = "classifier", device: str = "auto", table: Path | None = None) -> dict:
+             seed: int = 0, features: str = "own", device: str = "auto", table: Path | None = None) -> dict:
     """Measure the distance of a network's samples from its training images.
 
     Args:
@@ -69,7 +69,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         eta: noise added by DDIM
         samples: number of images; with few, distances come out too large
         seed: of the starting noise, which is the same for every checkpoint
-        features: classifier (the package's own; not FID), inception (as in the literature), or a TorchScript file of Inception
+        features: own (the package's own; not FID), inception (as in the literature), or a TorchScript file of Inception
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
 

@@ -44,7 +44,7 @@ def measures(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, features
 
 def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifar10-l0", way: str = "slerp", against_way: str = "slerp",
                            pairs: int = 200, frames: int = 7, steps: int = 10, spacing: str = "quadratic", seed: int = 0,
-                           features: str = "classifier", real: bool = False, device: str = "auto", table: Path | None = None) -> list[dict]:
+                           features: str = "own", real: bool = False, device: str = "auto", table: Path | None = None) -> list[dict]:
     """Measure interpolations of networks against those of another, on the same noises.
 
     Args:

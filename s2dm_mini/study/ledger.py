@@ -17,7 +17,7 @@ import torch
 from .. import checkpoints
 from ..data.shapes import shapes
 from ..measure import metrics
-from ..measure.features import CLASSIFIER, open_features
+from ..measure.features import CLASSIFIERS, open_features
 from ..measure.references import reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
@@ -73,7 +73,7 @@ def missing(size: str, table: Path | None = None, parts: int | None = None) -> l
 
 def _lacking(size: str, group: Group, table: Path | None) -> Group:
     have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
-    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIER]["sha256"][:16])
+    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIERS["own"]]["sha256"][:16])
     key = (group.setting, group.seed, group.scale, group.sampler, group.spacing)
     return replace(group, steps=tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have))
 
@@ -104,7 +104,7 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
 
 def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
-    features = open_features("classifier")
+    features = open_features("own")
     # CIFAR-10's training images, or 2,000 shapes, whose features take seconds.
     real = reference("cifar10-train" if experiment_of(size).tune.data == "cifar10" else shapes(2_000, size=16, seed=1), features)
     for steps in _lacking(size, group, table).steps:

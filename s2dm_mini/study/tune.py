@@ -19,7 +19,7 @@ from .evaluate import Bench
 
 
 def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str = "quadratic", samples: int = 512, seed: int = 100,
-         held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",), features: str = "classifier",
+         held_out: int = 5, evaluations: int = 24, against: tuple[str, ...] = ("s2dm50",), features: str = "own",
          device: str = "auto", table: Path | None = None) -> list[dict]:
     """Fit a scale of ε to a network, a sampler and a number of steps, without training.
 
@@ -36,7 +36,7 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
         held_out: number of seeds after it, on which the result is measured
         evaluations: number of candidates
         against: scales to measure too, named as in the ledger, e.g. s2dm50 b1.017
-        features: classifier (the package's own; not FID), inception, or a TorchScript file of Inception
+        features: own (the package's own; not FID), inception, or a TorchScript file of Inception
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/tune.csv
 

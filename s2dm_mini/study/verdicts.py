@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..checkpoints import manifest, sha256
 from ..measure.errors import is_clear, jackknife_error
-from ..measure.features import CLASSIFIER
+from ..measure.features import CLASSIFIERS
 from ..support.files import write_whole
 from .ledger import table_of
 from .plan import FAMILIES, PAPER, SETTINGS
@@ -180,7 +180,7 @@ def _cost(rows: Rows) -> Verdict:
 def other_results() -> dict[str, list[dict[str, str]]]:
     """The tables that `verdicts` needs beside a ledger: strips in the present classifier's features, and the cost of a step."""
     strips, cost = (read_rows(path) if path.exists() else [] for path in (RESULTS / "interpolation.csv", RESULTS / "cost-cpu.csv"))
-    now = manifest()[CLASSIFIER]["sha256"][:16]
+    now = manifest()[CLASSIFIERS["own"]]["sha256"][:16]
     return {"strips": [row for row in strips if row["features_sha256"] == now], "cost": cost}
 
 

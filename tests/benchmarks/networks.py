@@ -58,7 +58,7 @@ def judge(folder: Path, seed: int, samples: int) -> dict:
     kept = folder / f"judged-{samples}.json"
     if not kept.exists():
         network, record = load_model(folder / "model.safetensors")
-        features = open_features("classifier")
+        features = open_features("own")
         real = open_reference("cifar10", 32, features)
         x = features(torch.cat(list(draw(network, samples, network.config.shape, NoiseSchedule.linear(), "ddim", 20, seed=seed))))
         found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"],
