@@ -46,8 +46,8 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     print(f"Nothing left to train: the run in {config.out} has already spent this budget." if record is None else
           f"Trained {record.step:,} steps, {record.images_seen:,} images, {record.minutes:.1f} minutes; loss {record.loss:.4f}.{network}")
     for steps in evaluate:
-        row = measuring.evaluate(str(config.out / "model.safetensors"), steps=steps, samples=samples, device=config.device)
-        print(measuring.sentences(row))
+        rows = measuring.evaluate(str(config.out / "model.safetensors"), steps=steps, samples=samples, device=config.device)
+        print(measuring.sentences(rows))
 
 
 def train_paper(config: TrainConfig = PAPER, resume: bool = False, evaluate: tuple[int, ...] = (), samples: int = 5_000) -> None:

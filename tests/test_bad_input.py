@@ -209,7 +209,7 @@ REASONS = {
                      "study.plan.Family", "study.plan.fine_tuning",
                      "theory.scales.Fit"], _RECORD),
     **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
-                     "measure.references.reference", "measure.references.compute_reference", "measure.references.write_reference",
+                     "measure.references.reference", "measure.references.write_reference",
                      "measure.references.read_reference", "theory.gaussian.save_eigenvalues", "study.tables.append_row",
                      "study.tables.read_rows", "study.tables.write_rows", "checkpoints.write_tensors", "checkpoints.read_tensors",
                      "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file", "checkpoints.sha256",

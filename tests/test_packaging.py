@@ -34,8 +34,9 @@ def canonical(name: str) -> str:
 
 def conda_specs(file: str) -> dict[str, str]:
     """name → version range, as the file has them; each is checked to be a valid conda spec."""
-    specs = {}
-    for text in yaml.safe_load((ROOT / file).read_text())["dependencies"]:
+    specs, listed = {}, yaml.safe_load((ROOT / file).read_text())["dependencies"]
+    by_pip = [text for entry in listed if isinstance(entry, dict) for text in entry["pip"]]
+    for text in [*(entry for entry in listed if isinstance(entry, str)), *by_pip]:
         MatchSpec(text, strict=True)
         name, _, version = text.partition(" ")
         specs[name] = version

@@ -1,11 +1,15 @@
 """Features (N, D) of pictures (N, 3, H, W) uint8, in which distances between sets of pictures are measured.
 
-    features = ClassifierFeatures()          # the package's own classifier, works offline: 256 features
-    features = InceptionFeatures()           # FID in the literature uses these: 2,048 features
-    features = InceptionFeatures("inception-2015-12-05.pt")  # the same from a TorchScript file
+    features = open_features("own")                        # this package's CIFAR-10 classifier: 256 features
+    features = open_features("plain")                      # a second one, of another architecture, trained without noise
+    features = open_features("efficientnet-lite0")         # ImageNet's, along the 256 leading directions of CIFAR-10
+    features = open_features("pixels")                     # no network: mean colours of 4×4 pixels
+    features = open_features("spectrum")                   # no network: power by spatial frequency
+    features = open_features("inception")                  # FID in the literature uses these 2,048; downloads
+    features = open_features("inception-2015-12-05.pt")    # the same from a TorchScript file
 
-Each has a `name`, stated beside every distance, and a `hash` of its weights, so that statistics of a data set are never compared with
-the features of another network.
+All but Inception's work offline. Each has a `name`, stated beside every distance, and a `hash` of its weights, so that statistics of a data
+set are never compared with the features of another network.
 """
 import hashlib
 from collections.abc import Callable
@@ -17,24 +21,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, pretrained_file, sha256
+from ..checkpoints import CheckpointError, pretrained_file, read_tensors, sha256
 from ..data.images import to_unit_range
 from ..support.checks import check_pixels
 from ..support.network import answers
 from .classifier import load_classifier
+from .imagenet import WIDTH, EfficientNetLite0
+from .spectrum import ring_powers
 
 CLASSIFIERS = {"own": "cifar10-classifier", "plain": "cifar10-plain"}
+OFFLINE = ("own", "plain", "efficientnet-lite0", "pixels", "spectrum")
 
 
-def open_features(name: str, device: torch.device | str = "cpu") -> "ClassifierFeatures | InceptionFeatures":
-    """`own` and `plain` (this package's CIFAR-10 classifiers), `inception` (downloads), or the TorchScript file of an Inception network."""
-    if name in CLASSIFIERS:
-        return ClassifierFeatures(pretrained_file(CLASSIFIERS[name]), device)
-    if name == "inception":
-        return InceptionFeatures(device=device)
+def open_features(name: str, device: torch.device | str = "cpu") -> "Features":
+    """Features by their name above. Raises ValueError for another name, CheckpointError for a file that does not hold them."""
     if Path(name).suffix in (".pt", ".pth"):
         return InceptionFeatures(name, device)
-    raise ValueError(f"features must be own, plain, inception or a TorchScript file (.pt), not {name!r}.")
+    if name in CLASSIFIERS:
+        return ClassifierFeatures(pretrained_file(CLASSIFIERS[name]), device)
+    if name in FORMULAS:
+        return FormulaFeatures(name)
+    if name in ("efficientnet-lite0", "inception"):
+        return (ImageNetFeatures if name == "efficientnet-lite0" else InceptionFeatures)(device=device)
+    raise ValueError(f"features must be {', '.join(OFFLINE)}, inception or a TorchScript file (.pt), not {name!r}.")
 
 
 class ClassifierFeatures:
@@ -42,10 +51,9 @@ class ClassifierFeatures:
 
     width = 256
 
-    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
-        path = Path(path) if path is not None else pretrained_file(CLASSIFIERS["own"])
-        self.network, _ = load_classifier(path, device)
-        self.name, self.hash = path.stem, sha256(path)[:16]
+    def __init__(self, path: Path | None = None, device: torch.device | str = "cpu"):
+        path = path or pretrained_file(CLASSIFIERS["own"])
+        self.network, self.name, self.hash = load_classifier(path, device)[0], path.stem, sha256(path)[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -55,6 +63,48 @@ class ClassifierFeatures:
             return self.network.features(x if x.shape[-2:] == (32, 32) else F.interpolate(x, (32, 32), mode="bilinear", antialias=True))
 
         return _in_batches(features, pixels, self.network.head.weight.device, batch=250)
+
+
+class ImageNetFeatures:
+    """The features of EfficientNet-Lite0 along the directions of a shipped file, from their mean over CIFAR-10's training images."""
+
+    name, width = "efficientnet-lite0", WIDTH
+
+    def __init__(self, directions: Path | None = None, device: torch.device | str = "cpu"):
+        directions = directions or pretrained_file("efficientnet-lite0-directions")
+        self.device, self.network = torch.device(device), EfficientNetLite0().to(device)
+        tensors, _ = read_tensors(directions)
+        self.mean, self.directions = tensors["mean"].float(), tensors["directions"].float()  # (1280,), (1280, 256)
+        self.hash = hashlib.sha256((self.network.hash + sha256(directions)).encode()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → (N, 256) float32 on the CPU."""
+        return (_in_batches(self.network, pixels, self.device, batch=50) - self.mean) @ self.directions
+
+
+def mean_colours(pixels: Tensor) -> Tensor:
+    """Colours of an 8×8 picture, −1..1: (N, 3, H, W) uint8 → (N, 192). Their Fréchet distance compares means and covariances of pixels."""
+    return F.adaptive_avg_pool2d(to_unit_range(pixels), 8).flatten(1)
+
+
+def log_powers(pixels: Tensor) -> Tensor:
+    """Power of each picture by spatial frequency, in decades: (N, 3, H, H) uint8 → (N, H/2). 1/12 is the variance that rounding adds."""
+    return (ring_powers(pixels) + 1 / 12).log10()
+
+
+FORMULAS = {"pixels": mean_colours, "spectrum": log_powers}
+
+
+class FormulaFeatures:
+    """Features of a formula, without a network. Its name stands for it in the hash: another formula needs another name."""
+
+    def __init__(self, name: str):
+        self.name, self.formula, self.hash = name, FORMULAS[name], hashlib.sha256(name.encode()).hexdigest()[:16]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → (N, D) float32 on the CPU."""
+        return _in_batches(self.formula, pixels, torch.device("cpu"), batch=1_000)
 
 
 class InceptionFeatures:
@@ -80,6 +130,9 @@ class InceptionFeatures:
     def __call__(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 2048) float32 on the CPU."""
         return _in_batches(self.network, pixels, self.device, batch=50)
+
+
+Features = ClassifierFeatures | ImageNetFeatures | FormulaFeatures | InceptionFeatures
 
 
 def _in_batches(network, pixels: Tensor, device: torch.device, batch: int) -> Tensor:

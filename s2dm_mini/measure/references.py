@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import CheckpointError, pretrained_file, read_tensors, write_tensors
+from ..checkpoints import CheckpointError, manifest, pretrained_file, read_tensors, write_tensors
 from ..data import load_data
 from ..data.images import Images, data_folder, fingerprint
-from .features import ClassifierFeatures, InceptionFeatures
+from .features import CLASSIFIERS, Features
 from .metrics import Moments, check_features
 
 KEPT = 2_000  # features of a data set kept one by one
@@ -21,23 +21,29 @@ class Reference:
     moments: Moments
     features: Tensor
 
+    @classmethod
+    def of(cls, x: Tensor) -> "Reference":
+        """Of features x (N, D)."""
+        keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:KEPT]
+        return cls(Moments.of(x), x[keep])
 
-def open_reference(data_name: str, size: int, features: ClassifierFeatures | InceptionFeatures) -> Reference:
+
+def open_reference(data_name: str, size: int, features: Features) -> Reference:
     """The reference for samples of this data set and size: its training pictures.
 
-    CIFAR-10's in the package's own features is shipped. Raises ValueError for CelebA in the package's own features.
+    CIFAR-10's in all features but Inception's is shipped. Raises ValueError for CelebA in features of CIFAR-10.
     """
-    own = isinstance(features, ClassifierFeatures)
-    if own and data_name == "celeba":
-        raise ValueError("faces are not measured in the features of a CIFAR-10 classifier, which sees 32×32 pixels and knows no faces; "
-                         "use features = inception, or a TorchScript file of Inception.")
-    return reference("cifar10-train" if own and data_name == "cifar10" else load_data(data_name, size), features)
+    if data_name == "celeba" and features.name in (*CLASSIFIERS.values(), "efficientnet-lite0"):
+        raise ValueError(f"faces are not measured in the features {features.name}, which were chosen for CIFAR-10's 32×32 pixels without "
+                         f"faces; use features = pixels, spectrum, inception, or a TorchScript file of Inception.")
+    shipped = f"cifar10-train.{features.name}" in manifest()
+    return reference("cifar10-train" if shipped and data_name == "cifar10" else load_data(data_name, size), features)
 
 
 def reference(images: Images | str, features) -> Reference:
     """The reference of a data set, from the user's data folder if it was computed before, named by hashes of pictures and features.
 
-    images: a data set, or the name of a shipped reference ("cifar10-train" for the package's classifier), which needs no data set.
+    images: a data set, or the name of a shipped reference ("cifar10-train"), which needs no data set.
     Raises CheckpointError for a name that is not shipped.
     """
     if isinstance(images, str):
@@ -48,16 +54,9 @@ def reference(images: Images | str, features) -> Reference:
             return read_reference(cached, features)
         except CheckpointError:
             cached.unlink()  # damaged: compute it again
-    found = compute_reference(images, features)
+    found = Reference.of(features(images.pixels))
     write_reference(cached, found, images, features)
     return found
-
-
-def compute_reference(images: Images, features) -> Reference:
-    """The reference of a data set, from its pictures."""
-    x = features(images.pixels)
-    keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:KEPT]
-    return Reference(Moments.of(x), x[keep])
 
 
 def write_reference(path: Path, found: Reference, images: Images, features) -> None:

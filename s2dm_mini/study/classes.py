@@ -70,7 +70,7 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
         A row for each class and one for all, also appended to the table. Only the last has precision and recall; its KID is from all
         images.
     """
-    bench = Bench(checkpoint, device, "classifier")
+    bench = Bench(checkpoint, device, "own")
     features, schedule, classes = bench.features, bench.schedule, bench.config.classes
     if not classes:
         raise ValueError(f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1.")

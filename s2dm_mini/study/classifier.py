@@ -5,7 +5,7 @@ from ..data.cifar10 import cifar10
 from ..measure.classifier import ClassifierConfig, save_classifier
 from ..measure.classifier import train_classifier as epochs
 from ..measure.features import CLASSIFIERS, ClassifierFeatures
-from ..measure.references import compute_reference, write_reference
+from ..measure.references import Reference, write_reference
 from ..support.files import sole_writer
 from ..support.progress import bar
 
@@ -26,6 +26,6 @@ def train_classifier(config: ClassifierConfig, out: Path = Path("runs/classifier
                 progress.update(record.epoch - progress.n)
         save_classifier(path, record, config, images)
         features = ClassifierFeatures(path)
-        write_reference(out / f"{images.name}.{name}.safetensors", compute_reference(images, features), images, features)
+        write_reference(out / f"{images.name}.{name}.safetensors", Reference.of(features(images.pixels)), images, features)
         state.unlink()
     return f"{record.minutes:.1f} minutes, accuracy on the test split {record.accuracy:.2%}: {path}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checkpoints import images_seen, network_hash, open_network, schedule_of
 from ..denoisers import Denoiser
 from ..measure.draw import draw, watched
-from ..measure.features import open_features
+from ..measure.features import OFFLINE, open_features
 from ..measure.references import Reference, open_reference
 from ..samplers import SAMPLERS
 from ..support.files import write_whole
@@ -58,8 +58,8 @@ class Bench:
 
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
-             seed: int = 0, features: str = "own", device: str = "auto", table: Path | None = None) -> dict:
-    """Measure the distance of a network's samples from its training images.
+             seed: int = 0, features: tuple[str, ...] = OFFLINE, device: str = "auto", table: Path | None = None) -> list[dict]:
+    """Measure the distances of a network's samples from its training images, in several features: they do not always agree.
 
     Args:
         checkpoint: a shipped network's name, or a file that `train` wrote
@@ -69,35 +69,41 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         eta: noise added by DDIM
         samples: number of images; with few, distances come out too large
         seed: of the starting noise, which is the same for every checkpoint
-        features: own (the package's own; not FID), inception (as in the literature), or a TorchScript file of Inception
+        features: own and plain (this package's CIFAR-10 classifiers), efficientnet-lite0 (ImageNet's), pixels and spectrum (no network),
+            inception (FID, as in the literature; downloads), or a TorchScript file of Inception
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
 
     Returns:
-        The row, also appended to the table. `seconds` counts only the sampling; a distance is nan if the samples are too few.
+        A row for each of the features, also appended to the table. `seconds` counts only the sampling; fd_infinite is nan if the samples
+        are too few.
     """
-    bench = Bench(checkpoint, device, features)
+    bench = Bench(checkpoint, device)
     if bench.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
-    real = bench.reference()
+    judges = [open_features(name, bench.place) for name in features]
+    references = [open_reference(bench.data, bench.config.image_size, judge) for judge in judges]
     pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
-    return tables.add("evaluations", {**bench.facts, **drawn, **tables.distances(real, bench.features(pixels))}, table)
+    facts = bench.facts | drawn
+    return [tables.add("evaluations", {**facts, "features": judge.name, "features_sha256": judge.hash,
+                                       **tables.distances(real, judge(pixels))}, table)
+            for judge, real in zip(judges, references, strict=True)]
 
 
-def sentences(row: dict) -> str:
-    """A row of `evaluate` in words."""
-    too_few = " (too few samples)" if isnan(row["fd_infinite"]) else ""
-    lines = [
-        f"{row['checkpoint']}, {row['sampler']}, {row['steps']} steps on the {row['spacing']} grid, {row['nfe']} network evaluations "
-        "an image",
-        f"Fréchet distance in {row['features']} features, {row['samples']:,} samples: {row['fd']:.4g}; "
-        f"for infinitely many: {row['fd_infinite']:.4g}{too_few}",
-        f"KID in the same: {row['kid']:.3e} (its subsets scatter by {row['kid_deviation']:.1e}); "
-        f"precision {row['precision']:.3f}, recall {row['recall']:.3f}",
-        f"{row['seconds']:.1f} s of sampling, {row['samples'] / row['seconds']:,.0f} images/s on {row['device']}"]
-    if row["features"] != "inception":
-        lines.append("This is not the FID of the literature: compare it only with distances in the same features.")
+def sentences(rows: list[dict]) -> str:
+    """The rows of `evaluate` as a table, a line for each of the features."""
+    row = rows[0]
+    lines = [f"{row['checkpoint']}, {row['sampler']}, {row['steps']} steps on the {row['spacing']} grid, {row['nfe']} network evaluations "
+             f"an image",
+             f"{row['samples']:,} samples in {row['seconds']:.1f} s, {row['samples'] / row['seconds']:,.0f} images/s on {row['device']}",
+             f"{'features':<20}{'Fréchet distance':>18}{'of infinitely many':>20}{'KID':>12} ± scatter{'precision':>12}{'recall':>8}"]
+    for row in rows:
+        infinite = "too few" if isnan(row["fd_infinite"]) else f"{row['fd_infinite']:.4g}"
+        lines.append(f"{row['features']:<20}{row['fd']:>18.4g}{infinite:>20}{row['kid']:>12.3e} ± {row['kid_deviation']:.1e}"
+                     f"{row['precision']:>12.3f}{row['recall']:>8.3f}")
+    if all(row["features"] != "inception" for row in rows):
+        lines.append("None of these is the FID of the literature: compare a distance only with distances in the same features.")
     return "\n".join(lines)
 
 

@@ -69,8 +69,8 @@ def _show(name: str, path: Path, plan: Family, ship: bool, device: str, table: P
               "network_sha256": checkpoints.network_hash(network)}
     done = tables.read_rows(table) if table.exists() else []
     if network.config.dimensions == 2 and not tables.holds(done, wanted):
-        row = evaluate(checkpoint, "ddim", plan.steps, "quadratic", samples=plan.samples, device=device, table=table)
-        print(f"{name}: Fréchet distance {row['fd']:.3f} in {row['features']} features")
+        for row in evaluate(checkpoint, "ddim", plan.steps, "quadratic", samples=plan.samples, device=device, table=table):
+            print(f"{name}: Fréchet distance {row['fd']:.4g} in {row['features']} features")
     samples_picture(checkpoint, picture, n=64, steps=plan.steps, spacing="quadratic", columns=16, enlarge=2, device=device)
 
 

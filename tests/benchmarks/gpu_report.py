@@ -82,12 +82,14 @@ def main() -> None:
     add("training", f"{config.preset}, speed", record["images_seen"] / max(60 * record["minutes"], 1), "images/s")
     lines = []
     for steps in (2,) if dry else (10, 20, 50):
-        row = evaluate(str(config.out / "model.safetensors"), steps=steps, samples=20 if dry else 10_000, device="cuda",
-                       table=config.out / "evaluations.csv")
-        add("distance", f"{config.preset}, DDIM, {steps} steps, {row['samples']} samples", row["fd"], f"Fréchet, {row['features']}")
-        lines.append(f"| {steps} | {row['fd']:.3f} | {row['kid']:.3e} | {row['seconds']:.1f} |")
+        rows = evaluate(str(config.out / "model.safetensors"), steps=steps, samples=20 if dry else 10_000, device="cuda",
+                        table=config.out / "evaluations.csv")
+        for row in rows:
+            add("distance", f"{config.preset}, DDIM, {steps} steps, {row['samples']} samples", row["fd"], f"Fréchet, {row['features']}")
+            lines.append(f"| {steps} | {row['features']} | {row['fd']:.4g} | {row['kid']:.3e} | {row['seconds']:.1f} |")
     parts.append(f"`{config.preset}` after {record['minutes']:.1f} minutes, {record['images_seen']:,} images, loss {record['loss']:.4f}, "
-                 f"{record['precision']}:\n\n| DDIM, steps | Fréchet distance (not FID) | KID | seconds |\n| ---: | ---: | ---: | ---: |\n"
+                 f"{record['precision']}:\n\n"
+                 "| DDIM, steps | features | Fréchet distance (not FID) | KID | seconds |\n| ---: | --- | ---: | ---: | ---: |\n"
                  + "\n".join(lines))
 
     name = "tiny-shapes-l0" if dry else "nano-cifar10-l0"

@@ -501,9 +501,10 @@ def test_training_and_evaluating_the_paper_way(folder, monkeypatch):
     assert record["data_sha256"] == data.fingerprint(celeba("train", 64, folder))
 
     file, table = str(out / "model.safetensors"), folder / "table.csv"
-    assert "features = inception" in command("evaluate", file, "--device", "cpu", "--table", table)  # the classifier knows no faces
+    said = command("evaluate", file, "--device", "cpu", "--table", table)
+    assert "features = pixels, spectrum, inception" in said, "the classifier knows no faces"
     monkeypatch.setattr(evaluate, "open_features", lambda name, device: MeanColours())
-    row = evaluate.evaluate(file, "tab-deis-3", steps=2, spacing="uniform", samples=6, features="inception", device="cpu", table=table)
+    row, = evaluate.evaluate(file, "tab-deis-3", steps=2, spacing="uniform", samples=6, features=("inception",), device="cpu", table=table)
     real = MeanColours()(celeba("train", 64, folder).pixels)
     drawn = torch.cat(list(draw(network, 6, (3, 64, 64), NoiseSchedule.linear(), "tab-deis-3", 2, "uniform")))
     assert row["fd"] == pytest.approx(frechet_distance(real, MeanColours()(drawn)), rel=1e-4)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from s2dm_mini import shapes
 from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.data import to_unit_range
-from s2dm_mini.measure.features import InceptionFeatures
+from s2dm_mini.measure.features import InceptionFeatures, open_features
+from s2dm_mini.measure.imagenet import directions_of
 
 
 class Plain(nn.Module):
@@ -143,3 +144,33 @@ def test_pictures_of_another_size_are_scaled(classifier_features):
 def test_anything_but_pictures_is_refused(classifier_features, pixels):
     with pytest.raises(ValueError, match=r"pixels must be a uint8 tensor \(N, 3, H, W\), not empty, not torch"):
         classifier_features(pixels)
+
+
+def test_directions_are_those_of_most_variance():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 6, generator=generator) * torch.tensor([1.0, 9, 2, 0.1, 5, 1]) + 7
+    found = directions_of(x, width=2)
+    assert found["directions"].abs().argmax(0).tolist() == [1, 4], "the two widest columns, the widest first"
+    v = found["directions"].float()
+    assert (v.T @ v - torch.eye(2)).abs().max() < 0.01
+    assert (v.gather(0, v.abs().argmax(0, keepdim=True)) > 0).all(), "no sign is left open"
+    assert found["mean"].float() == pytest.approx(x.mean(0), abs=0.01)
+
+
+def test_imagenets_features_do_not_depend_on_the_batch_and_see_slight_noise():
+    features, pixels = open_features("efficientnet-lite0"), shapes(60, size=32).pixels  # more than one batch
+    x = features(pixels)
+    assert x.shape == (60, 256) and features(pixels[55:]) == pytest.approx(x[55:], abs=1e-4)
+    noise = 4 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
+    noisy = features((pixels + noise).round().clamp(0, 255).to(torch.uint8))
+    assert (noisy - x).norm(dim=1).mean() > 0.1 * (x - x.mean(0)).norm(dim=1).mean()
+
+
+def test_formulas():
+    pixels = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    pixels[1, :, :16] = 0  # the upper half black
+    colours, powers = open_features("pixels")(pixels), open_features("spectrum")(pixels)
+    assert colours.shape == (2, 192) and powers.shape == (2, 16)
+    assert torch.equal(colours[0], torch.ones(192)) and torch.equal(colours[1].view(3, 8, 8)[:, :4], -torch.ones(3, 4, 8))
+    assert powers[0] == pytest.approx(torch.full((16,), 1 / 12).log10()), "a flat picture has no power, but is not at minus infinity"
+    assert powers[1].argmax() == 0, "most of an edge's power is at one cycle"

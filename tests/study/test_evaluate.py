@@ -9,7 +9,7 @@ from s2dm_mini.checkpoints import CheckpointError, load_pretrained, open_network
 from s2dm_mini.data import to_pixels
 from s2dm_mini.measure import metrics
 from s2dm_mini.measure.draw import BLOCK, draw, starting_noise
-from s2dm_mini.measure.features import open_features
+from s2dm_mini.measure.features import OFFLINE, open_features
 from s2dm_mini.measure.references import open_reference
 from s2dm_mini.study.evaluate import evaluate, samples_picture
 from s2dm_mini.study.tables import read_rows
@@ -53,11 +53,12 @@ def own_data_folder(folder, monkeypatch):
 @pytest.mark.slow
 def test_a_checkpoint_becomes_a_row(folder, classifier_features):
     table = folder / "table.csv"
-    row = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, device="cpu", table=table)
-    again = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, device="cpu", table=table)
+    row, *_ = rows = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, device="cpu", table=table)
+    again, = evaluate("tiny-shapes-l0", "f-pndm", steps=6, samples=60, seed=2, features=("own",), device="cpu", table=table)
+    assert len({r["features"] for r in rows}) == len({r["features_sha256"] for r in rows}) == len(OFFLINE) == len(rows)
     timing = {"seconds", "date"}
     assert {k: v for k, v in row.items() if k not in timing and v == v} == {k: v for k, v in again.items() if k not in timing and v == v}
-    first, second = read_rows(table)
+    first, *_, second = read_rows(table)
     assert first["checkpoint"] == "tiny-shapes-l0" and (first["steps"], first["nfe"], first["samples"]) == ("6", "15", "60")
     assert first["fd"] == second["fd"] and math.isnan(float(first["fd_infinite"])), "60 samples are too few to extrapolate from"
 
@@ -69,12 +70,14 @@ def test_a_checkpoint_becomes_a_row(folder, classifier_features):
     assert record["config"]["tau"] == row["tau"] == 1.0
 
 
-def test_cifar10_needs_no_data_set_in_the_classifiers_features(classifier_features):
-    assert open_reference("cifar10", 32, classifier_features).moments.n == 50_000
+@pytest.mark.parametrize("name", OFFLINE)
+def test_no_measure_of_cifar10_needs_the_data_set(name):
+    real = open_reference("cifar10", 32, open_features(name))
+    assert real.moments.n == 50_000 and len(real.features) == 2_000
 
 
 def test_unknown_names_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="classifier, inception or a TorchScript file"):
+    with pytest.raises(ValueError, match="features must be own, plain, .*, inception or a TorchScript file"):
         open_features("resnet")
     with pytest.raises(CheckpointError, match="missing.pt cannot be read"):
         open_features(str(tmp_path / "missing.pt"))

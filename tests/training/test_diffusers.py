@@ -15,7 +15,8 @@ from s2dm_mini.__main__ import export
 from s2dm_mini.__main__ import train as train_command
 from s2dm_mini.checkpoints import CheckpointError, images_seen, load_model, read_tensors, save_model, schedule_of, write_tensors
 from s2dm_mini.measure.draw import draw
-from s2dm_mini.measure.references import compute_reference
+from s2dm_mini.measure.features import OFFLINE
+from s2dm_mini.measure.references import Reference
 from s2dm_mini.study.evaluate import evaluate, samples_picture
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.support.machine import seed_of
@@ -158,18 +159,18 @@ class Averages:
 def test_one_command_fine_tunes_and_evaluates(tmp_path, monkeypatch, capsys):
     config = replace(pipeline(tmp_path / "pipeline"), out=tmp_path / "run")
     monkeypatch.setattr(evaluating, "open_features", lambda *_: Averages())
-    monkeypatch.setattr(evaluating, "open_reference", lambda name, size, features: compute_reference(
-        shapes(40, size), features))
+    monkeypatch.setattr(evaluating, "open_reference", lambda name, size, features: Reference.of(
+        features(shapes(40, size).pixels)))
     monkeypatch.setattr(evaluating.tables, "RESULTS", tmp_path)
     monkeypatch.setattr(importlib.import_module("s2dm_mini.training.setup"), "load_data", lambda name, size: shapes(28, size))
     train_command(config, evaluate=(2, 3), samples=20)
     said = capsys.readouterr().out
-    assert "Trained 5 steps, 40 images" in said and said.count("Fréchet distance in averages features, 20 samples") == 2
-    two, three = read_rows(tmp_path / "evaluations.csv")
+    assert "Trained 5 steps, 40 images" in said and said.count("\naverages ") == 2 * len(OFFLINE)
+    two, *_, three = read_rows(tmp_path / "evaluations.csv")
     assert (two["steps"], three["steps"], three["preset"], three["images_seen"], three["tau"]) == ("2", "3", "diffusers", "40", "0.9")
 
     checkpoint = str(tmp_path / "run" / "model.safetensors")
-    row = evaluate(checkpoint, "f-pndm", steps=3, samples=20, device="cpu")
+    row, *_ = evaluate(checkpoint, "f-pndm", steps=3, samples=20, device="cpu")
     network, record = load_model(checkpoint)
     pixels = torch.cat(list(draw(network, 20, (3, 8, 8), schedule_of(record), "f-pndm", 3)))
     real = evaluating.open_reference("shapes", 8, Averages())
