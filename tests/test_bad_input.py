@@ -30,7 +30,7 @@ from s2dm_mini.data.points import points, ring_means
 from s2dm_mini.data.shapes import draw_shapes, read_factors
 from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
 from s2dm_mini.explorer.setting import Setting, from_query
-from s2dm_mini.measure import metrics, paths
+from s2dm_mini.measure import metrics, paths, spectrum
 from s2dm_mini.measure.classifier import ClassifierConfig
 from s2dm_mini.measure.errors import MeanOverPairs, jackknife_error
 from s2dm_mini.samplers import sample, trajectory
@@ -138,6 +138,9 @@ CASES = {
     "data.shapes.read_factors": Case(read_factors, {"pixels": PIXELS}),
     "measure.paths.monotonicity": Case(paths.monotonicity, {"values": FEATURES.T, "extent": 0.5}),
     "measure.paths.factor_measures": Case(paths.factor_measures, {"pixels": PIXELS[None]}),
+    "measure.spectrum.ring_powers": Case(spectrum.ring_powers, {"pixels": PIXELS}),
+    "measure.spectrum.power_spectrum": Case(spectrum.power_spectrum, {"pixels": PIXELS}),
+    "measure.spectrum.spectrum_distance": Case(spectrum.spectrum_distance, {"a": FEATURES[:, 0].exp(), "b": FEATURES[:, 1].exp()}),
     "measure.metrics.Moments": Case(metrics.Moments, {"n": 5, "mean": torch.zeros(2).double(), "covariance": torch.eye(2).double()}),
     "measure.metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
     "measure.metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
@@ -236,13 +239,15 @@ REASONS = {
 MODULES = ("guidance",
            "schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
            "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
-           "measure.metrics", "measure.paths", "measure.references", "study.plan", "study.tables", "study.ledger", "support.machine",
+           "measure.metrics", "measure.paths", "measure.references", "measure.spectrum",
+           "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")
 ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",
          "support.network": "a URL of the package",
          "data.celeba": "an archive, which it checks", "data.signals": "data drawn like shapes; test_signals tries it",
          "theory.optimum": "searches over theory.gaussian",
-         "measure.draw": "sample, many times", "measure.classifier": "training, like train",
+         "measure.draw": "sample, many times", "measure.imagenet": "a network from another package", "measure.residual": "a network",
+         "measure.classifier": "training, like train",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
          "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",

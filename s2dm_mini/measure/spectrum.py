@@ -7,7 +7,7 @@
 import torch
 from torch import Tensor
 
-from ..support.checks import check_floating, check_pixels
+from ..support.checks import check_finite, check_floating, check_pixels
 
 
 def ring_powers(pixels: Tensor) -> Tensor:
@@ -35,6 +35,7 @@ def spectrum_distance(a: Tensor, b: Tensor) -> float:
     """Root mean square over the rings of 10·log10(a/b), in decibels, of two spectra (K,) above 0."""
     for name, x in (("a", a), ("b", b)):
         check_floating(name, x, "(K,)")
+        check_finite(name, x)
         if len(a) != len(b) or not bool((x > 0).all()):
             raise ValueError(f"a and b must hold equally many values above 0, not {a.tolist()} and {b.tolist()}.")
     return float((10 * (a / b).log10()).square().mean().sqrt())
