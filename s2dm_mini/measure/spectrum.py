@@ -36,6 +36,6 @@ def spectrum_distance(a: Tensor, b: Tensor) -> float:
     for name, x in (("a", a), ("b", b)):
         check_floating(name, x, "(K,)")
         check_finite(name, x)
-        if len(a) != len(b) or not bool((x > 0).all()):
-            raise ValueError(f"a and b must hold equally many values above 0, not {a.tolist()} and {b.tolist()}.")
+    if len(a) != len(b) or not bool((a > 0).all() and (b > 0).all()):
+        raise ValueError(f"a and b must hold equally many values above 0, not {a.tolist()} and {b.tolist()}.")
     return float((10 * (a / b).log10()).square().mean().sqrt())

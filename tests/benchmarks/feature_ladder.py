@@ -1,4 +1,4 @@
-"""Prints how far ever worse pictures are from CIFAR-10's training images, in each of the features: python tests/benchmarks/feature_ladder.py
+"""Prints how far ever worse pictures are from CIFAR-10 in each of the features: python tests/benchmarks/feature_ladder.py
 
 Each row has 2,000 pictures made of test images; the last rows show how much of a distance comes from the number of pictures alone. The
 largest table takes ten minutes on one core. CIFAR-10 is needed.
@@ -50,13 +50,15 @@ def main() -> None:
     args = parser.parse_args()
     train, test = cifar10("train").pixels, cifar10("test").pixels
     rows = {f"{N:,} training images": train[::25], f"{N:,} test images": test[:N], "blurred": blurred(test[:N]),
-            **{f"JPEG, quality {q}": jpeg(test[:N], q) for q in (75, 25)}, **{f"noise of {s} grey levels": noisy(test[:N], s) for s in LEVELS},
+            **{f"JPEG, quality {q}": jpeg(test[:N], q) for q in (75, 25)},
+            **{f"noise of {s} grey levels": noisy(test[:N], s) for s in LEVELS},
             "shapes": shapes(N).pixels, **{f"{n:,} test images": test[:n] for n in (500, 1_000, 5_000, 10_000)}}
     print(f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads\n")
     for name in args.features:
         features = open_features(name)
         real = open_reference("cifar10", 32, features)
-        print(f"{features.name}, {features.hash}:\n\n| pictures | Fréchet distance | KID | precision | recall |\n| --- | ---: | ---: | ---: | ---: |")
+        print(f"{features.name}, {features.hash}:\n")
+        print("| pictures | Fréchet distance | KID | precision | recall |\n| --- | ---: | ---: | ---: | ---: |")
         for row, pixels in rows.items():
             x = features(pixels)
             (kid, _), (precision, recall) = kernel_distance(real.features, x), precision_recall(real.features, x)
