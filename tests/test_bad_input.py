@@ -204,7 +204,8 @@ REASONS = {
                      "unet.ResidualBlock", "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
                      "explorer.plane.ShrunkEach", "study.tables.holds", "measure.metrics.check_features",
                      "study.tables.sampling_facts", "study.tables.distances", "training.loop.learning_rate",
-                     "measure.errors.is_clear", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead",
+                     "measure.errors.is_clear", "measure.errors.combined", "measure.errors.p_value", "measure.errors.interval",
+                     "measure.errors.holm", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead",
                      "theory.gaussian.check_deterministic"], _PARTS),
     **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
                      "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
@@ -256,7 +257,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
                          "study.classifier"),
                          "commands"),
-         "study.verdicts": "tables that commands wrote", "series.course": "figures and widgets",
+         "study.verdicts": "tables that commands wrote", "study.changes": "the same", "series.course": "figures and widgets",
          "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves

@@ -1,4 +1,4 @@
-"""Standard errors, and the one rule by which a difference counts as clear."""
+"""Standard errors, and the rules by which a difference counts as clear: Student's t, and Holm's correction for many of them."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,20 +41,46 @@ def jackknife_error(left_out: Sequence[float]) -> float:
     return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
 
 
-# 97.5 % quantiles of Student's t with 1, 2, … degrees of freedom.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
+def combined(*errors: tuple[float, int]) -> tuple[float, float]:
+    """The standard error of a sum of independent parts, and its degrees of freedom by Welch and Satterthwaite.
 
-
-def is_clear(mean: float, *errors: tuple[float, int]) -> bool:
-    """Whether a mean differs from 0 at the 5 % level of Student's t. False if an error is unknown, nan.
-
-    errors: independent (standard error, degrees of freedom), combined as Welch and Satterthwaite do.
+    errors: (standard error, degrees of freedom) of each part. The result is nan if one of them is unknown, nan.
     """
     known = [(error, freedom) for error, freedom in errors if error != 0]
     total = math.hypot(*(error for error, _ in known))
     if not known or math.isnan(total):
-        return mean != 0 and not known
-    freedom = int(total**4 / sum(error**4 / freedom for error, freedom in known))
-    # Above 17 degrees of freedom by the expansion of Abramowitz and Stegun, 26.7.5, which is right to 0.001.
-    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.95996 + 2.3723 / freedom + 2.8225 / freedom**2
-    return abs(mean) > quantile * total
+        return total, math.nan
+    return total, total**4 / sum(error**4 / freedom for error, freedom in known)
+
+
+def p_value(mean: float, *errors: tuple[float, int]) -> float:
+    """How often a mean at least as far from 0 would be seen if the truth were 0, by Student's t. 1 if an error is unknown."""
+    from scipy.stats import t
+
+    total, freedom = combined(*errors)
+    if math.isnan(total):
+        return 1.0
+    return 2 * float(t.sf(abs(mean) / total, freedom)) if total else float(mean == 0)
+
+
+def interval(mean: float, *errors: tuple[float, int]) -> tuple[float, float]:
+    """The 95 % interval of a mean by Student's t; without bounds if an error is unknown."""
+    from scipy.stats import t
+
+    total, freedom = combined(*errors)
+    half = math.inf if math.isnan(total) else total * float(t.ppf(0.975, freedom)) if total else 0.0
+    return mean - half, mean + half
+
+
+def is_clear(mean: float, *errors: tuple[float, int]) -> bool:
+    """Whether a mean differs from 0 at the 5 % level. False if an error is unknown."""
+    return p_value(mean, *errors) < 0.05
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, corrected by Holm (1979): one below 0.05 is a false alarm in at most 5 % of all families."""
+    found, largest = [1.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        found[i] = largest
+    return found

@@ -1,180 +1,152 @@
-"""From the ledger's rows to changes with error bars, and to a verdict on each claim of the paper.
+"""A verdict on each claim of the paper, from the ledger's changes.
 
-A change is paired: the distance of a network relative to the L_0 network of the same training seed, which saw the same images, timesteps
-and noise and samples from the same x_T. Its mean over the seeds has two errors: over trainings, and over the x_T that all networks share.
+The rules, fixed before the rows of the networks trained from nothing were measured:
+
+1. A stratum is one sampler, grid and number of steps in one kind of features. Skip and τ are fixed in advance. Its change (`changes.py`) is
+   *in the paper's range* (below 0, its 95 % interval overlaps −14.06 … −3.27 %), *supported* (below 0, outside that range), *contradicted*
+   (above 0), *inconclusive* (the interval holds 0 and −3.27 %) or *smaller than claimed* (it holds 0 and excludes −3.27 %).
+   Below and above 0 are at the 5 % level after Holm's correction within the family: the strata of one claim in one kind of features.
+2. A claim says that the distance falls in all of its strata. In one kind of features it is *mixed* if some strata are below 0 and others
+   above; else it gets the word of the mean over its strata, after Holm's correction over all such claims.
+3. A claim that is above 0 in some features and below in others, or mixed in some only, *depends on the yardstick*.
 """
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
-from typing import NamedTuple
+from statistics import fmean, stdev
 
 from ..checkpoints import manifest, sha256
-from ..measure.errors import is_clear, jackknife_error
+from ..measure.errors import combined, holm, p_value
 from ..measure.features import CLASSIFIERS
 from ..support.files import write_whole
+from .changes import Change, Rows, apart, change_table, changes, pooled
 from .ledger import table_of
 from .plan import FAMILIES, PAPER, SETTINGS
 from .tables import RESULTS, read_rows
 
-Rows = Iterable[dict[str, str]]
+CLAIMED = (-0.1406, -0.0327)  # the paper's changes of CIFAR-10's FID
+GAINS = ("in the paper's range", "supported")
+NOT_TESTED = "not tested here"
 
 
 @dataclass(frozen=True)
-class Change:
-    """The change of a distance against L_0's, relative to it (−0.05 is 5 % less), with standard errors of its mean.
-
-    error_training: over training seeds, nan for one seed. error_noise: over sets of x_T, by the jackknife, 0 if not known. error: both
-    together, rather too large than too small, since both contain how networks differ on the same x_T.
-    """
-
-    setting: str
-    scale: str
-    sampler: str
-    spacing: str
-    steps: int
-    nfe: int
-    values: tuple[float, ...]  # one a training seed
-    base: float  # mean of L_0's own values
-    left_out: tuple[float, ...] = ()  # mean of the values without one block of x_T at a time; () if not known
-
-    mean = property(lambda self: mean(self.values))
-    error_training = property(lambda self: stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan)
-    error_noise = property(lambda self: jackknife_error(self.left_out) if self.left_out else 0.0)
-    error = property(lambda self: math.hypot(self.error_training, self.error_noise))
-    place = property(lambda self: (self.sampler, self.spacing, self.steps))
-
-    @property
-    def clear(self) -> bool:
-        """Whether the 95 % interval excludes 0; never with one seed."""
-        return is_clear(self.mean, (self.error_training, len(self.values) - 1), (self.error_noise, len(self.left_out) - 1))
-
-    def __str__(self) -> str:
-        said = f"{100 * self.mean:+.1f}" + (f" ± {100 * self.error:.1f}" if len(self.values) > 1 else "") + " %"
-        return f"**{said}**" if self.clear else said
-
-
-def changes(rows: Rows, column: str = "fd") -> list[Change]:
-    """Every network, scale, sampler, grid and step count against L_0; networks in the order of SETTINGS, steps rising."""
-    cells: dict[tuple, dict[str, dict]] = defaultdict(dict)  # (setting, scale, *place) → training seed → row
-    for row in rows:
-        place = (row[name] for name in ("sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256"))
-        cells[(row["setting"], row["scale"], *place)][row["training_seed"]] = row
-    found = []
-    for (setting, scale, *place), by_seed in cells.items():
-        base = cells.get(("l0", "none", *place), {})
-        pairs = [(row, base[seed]) for seed, row in sorted(by_seed.items()) if seed in base]
-        if pairs and (setting, scale) != ("l0", "none"):
-            values = [float(ours[column]) / float(l0[column]) - 1 for ours, l0 in pairs]
-            blocks = [[row.get(f"{column}_left_out", "").split() for row in pair] for pair in pairs]
-            without = [[float(ours) / float(l0) - 1 for ours, l0 in zip(*pair, strict=True)] for pair in blocks]
-            found.append(Change(setting, scale, *place[:2], int(place[2]), int(pairs[0][0]["nfe"]), tuple(values),
-                                mean(float(l0[column]) for _, l0 in pairs), tuple(map(mean, zip(*without, strict=True)))))
-    return sorted(found, key=lambda c: (list(SETTINGS).index(c.setting), c.scale, *c.place))
-
-
-def apart(a: Change, b: Change) -> Change:
-    """The difference of two changes, relative to L_0's distance and paired by training seed and by x_T."""
-    values, left_out = (tuple(x - y for x, y in zip(*both, strict=True)) for both in ((a.values, b.values), (a.left_out, b.left_out)))
-    return replace(a, values=values, left_out=left_out)
-
-
-def count(cells: list[Change]) -> str:
-    """The numbers of cells that are clearly better, clearly worse or within the error, and the range of their changes."""
-    better, worse = (sum(c.clear and sign * c.mean > 0 for c in cells) for sign in (-1, 1))
-    low, high = min(c.mean for c in cells), max(c.mean for c in cells)
-    return (f"{better} of {len(cells)} cells clearly better, {worse} clearly worse, {len(cells) - better - worse} within the error; "
-            f"changes from {100 * low:+.1f} % to {100 * high:+.1f} %")
-
-
-class Verdict(NamedTuple):
-    """A claim of the paper, judged with its evidence."""
+class Verdict:
+    """A claim of the paper, judged."""
 
     claim: str
-    verdict: str  # reproduced, not reproduced, not tested here
-    evidence: str
+    verdict: str
+    evidence: str = ""  # of a claim that is judged once
+    by_features: dict[str, str] = field(default_factory=dict)  # of a claim about distances: features → word and numbers
 
 
-def _judged(claim: str, reproduced: bool | None, evidence: str) -> Verdict:
-    return Verdict(claim, {True: "reproduced", False: "not reproduced", None: "not tested here"}[reproduced], evidence)
+def word(change: Change, p: float) -> str:
+    """The word of rule 1 for a change. p: its p-value after Holm's correction."""
+    low, high = change.interval
+    if p < 0.05:
+        return "contradicted" if change.mean > 0 else GAINS[not (low <= CLAIMED[1] and high >= CLAIMED[0])]
+    return "inconclusive" if low <= CLAIMED[1] else "smaller than claimed"
 
 
 def verdicts(rows: Rows, strips: Rows = (), cost: Rows = ()) -> list[Verdict]:
-    """A verdict on each claim of the paper, by rules fixed before the numbers were known.
+    """A verdict on each claim of the paper, by the rules above. rows: of a ledger; strips: of interpolation.csv; cost: of cost-cpu.csv.
 
-    rows: of a ledger; strips: of interpolation.csv; cost: of cost-cpu.csv. A gain is reproduced only if every cell is clearly better.
-    Claims are judged on the quadratic grid, DDIM's for CIFAR-10; the uniform grid and DDPM are controls.
+    Cells of one training seed have no error over trainings and are left out; closed forms and samplers that add noise are controls.
     """
     rows = list(rows)
-    found = changes(rows)
-    paper = [c for c in found if c.setting in PAPER and c.scale == "none" and c.sampler in FAMILIES and c.spacing == "quadratic"]
+    found = [c for c in changes(rows) if c.scale == "none" and len(c.values) > 1]
+    paper = [c for c in found if c.setting in PAPER and c.sampler in FAMILIES]
     others = sorted({row["data"] for row in rows} - {"cifar10-train"})
-    claim = "CIFAR-10: the distance falls by 3.27 to 14.06 %, over samplers and steps"
-    return [
-        _judged(claim, None, f"these networks were trained on {others[0]}") if others else _gain(claim, paper),
-        *(_gain(f"It helps with any sampler: {title}", [c for c in paper if c.sampler == sampler]) for sampler, title in FAMILIES.items()),
-        *(_gain(f"It helps with this skip: {SETTINGS[setting].title}", [c for c in paper if c.setting == setting]) for setting in PAPER),
-        _tau(found), _interpolation(strips), _cost(cost),
-        _judged("CelebA: the distance falls by 8.97 to 27.08 %", None, "no CelebA network has been trained")]
+    on_cifar10 = [] if others else paper
+    claims = {
+        **{f"CIFAR-10: {SETTINGS[name].title} lowers the distance (claimed: by 3.27 to 14.06 %)":
+           [c for c in on_cifar10 if c.setting == name] for name in PAPER},
+        **{f"It helps with any sampler: {title}": [c for c in paper if c.sampler == name] for name, title in FAMILIES.items()},
+        **{f"It helps on any grid: {name}": [c for c in paper if c.spacing == name] for name in ("uniform", "quadratic")}}
+    return [*_distances_fall(claims), _tau(found), _interpolation(strips), _cost(cost),
+            Verdict("CelebA: the distance falls by 8.97 to 27.08 %", NOT_TESTED, "no CelebA network has been trained")]
 
 
-def _gain(claim: str, cells: list[Change]) -> Verdict:
-    cells = [c for c in cells if len(c.values) > 1]
-    if not cells:
-        return _judged(claim, None, "no cell with more than one training seed")
-    return _judged(claim, all(c.clear and c.mean < 0 for c in cells), count(cells))
+def _distances_fall(claims: dict[str, list[Change]]) -> list[Verdict]:
+    """Rules 1 to 3."""
+    words, said = ({claim: {} for claim in claims} for _ in range(2))
+    for kind in dict.fromkeys(c.features for cells in claims.values() for c in cells):
+        strata = {claim: of_kind for claim, cells in claims.items() if (of_kind := [c for c in cells if c.features == kind])}
+        means = [pooled(cells) for cells in strata.values()]
+        for (claim, cells), mean, p in zip(strata.items(), means, holm([mean.p for mean in means]), strict=True):
+            each = [word(c, p) for c, p in zip(cells, holm([c.p for c in cells]), strict=True)]
+            better, worse = sum(said in GAINS for said in each), each.count("contradicted")
+            words[claim][kind] = "mixed" if better and worse else word(mean, p)
+            said[claim][kind] = f"{words[claim][kind]}: {mean}; of {len(each)} strata {better} below 0, {worse} above"
+    return [Verdict(claim, _together(words[claim].values()), by_features=said[claim]) for claim in claims]
+
+
+def _together(words: Iterable[str]) -> str:
+    """One verdict from the words that the kinds of features have for a claim."""
+    found = sorted(set(words))
+    if len(found) < 2:
+        return found[0] if found else NOT_TESTED
+    if "mixed" in found or ("contradicted" in found and set(found) & set(GAINS)):
+        return "depends on the yardstick"
+    return " or ".join(found) + ", by the yardstick"
 
 
 def _tau(found: list[Change]) -> Verdict:
-    """Reproduced if, in every cell, τ = 0.9 and τ = 0.999 are both clearly worse than the claimed optimum τ = 0.99."""
-    claim = "τ = 0.99 is the right balance (S²-DM^50)"
-    low, middle, high = ({c.place: c for c in found if c.setting == name and c.scale == "none"}
-                         for name in ("s2dm50-tau0.9", "s2dm50", "s2dm50-tau0.999"))
-    cells = [(low[place], best, high[place]) for place, best in middle.items()
-             if all(place in others and len(others[place].values) == len(best.values) for others in (low, high))]
-    if not cells:
-        return _judged(claim, None, "no cell with all of τ = 0.9, 0.99 and 0.999")
-    worse = [(apart(below, best), apart(above, best)) for below, best, above in cells]
-    said = [f"{FAMILIES.get(best.sampler, best.sampler)}, {best.steps} steps: τ 0.9 {below}, τ 0.99 {best}, τ 0.999 {above}; "
-            f"apart from τ 0.99, paired: τ 0.9 {gap_below}, τ 0.999 {gap_above}"
-            for (below, best, above), (gap_below, gap_above) in zip(cells, worse, strict=True)]
-    return _judged(claim, all(c.clear and c.mean > 0 for gaps in worse for c in gaps), "; ".join(said))
+    """Supported where τ = 0.9 and 0.999 are both worse than 0.99 in every stratum, contradicted where one is better, after Holm."""
+    by_cell = {(c.setting, c.features, *c.place): c for c in found}
+    words, said = {}, {}
+    for kind in dict.fromkeys(c.features for c in found):
+        gaps = [apart(by_cell[name, kind, *best.place], best) for best in found if (best.setting, best.features) == ("s2dm50", kind)
+                for name in ("s2dm50-tau0.9", "s2dm50-tau0.999") if (name, kind, *best.place) in by_cell]
+        if gaps:
+            clear = [gap.mean for gap, p in zip(gaps, holm([gap.p for gap in gaps]), strict=True) if p < 0.05]
+            words[kind] = "contradicted" if min(clear, default=0) < 0 else "supported" if len(clear) == len(gaps) else "inconclusive"
+            said[kind] = f"{words[kind]}: apart from τ 0.99, " + "; ".join(
+                f"{FAMILIES.get(gap.sampler, gap.sampler)}, {gap.spacing}, {gap.steps} steps, τ {gap.setting.partition('tau')[2]} {gap}"
+                for gap in gaps)
+    return Verdict("τ = 0.99 is the right balance (S²-DM^50)", _together(words.values()), by_features=said)
+
+
+# A longer mean step is not worse, and a round trip without refinement measures how DDIM inverts, not how it interpolates.
+NOT_JUDGED = ("mean step", "round trip, grey levels", "round trip, fidelity")
 
 
 def _interpolation(rows: Rows) -> Verdict:
-    """Reproduced if no measure is clearly larger, that is worse, than L_0's on the same noises, over the training seeds."""
+    """Contradicted if a measure is larger, that is worse, than L_0's on the same noises, over the training seeds and after Holm."""
     claim = "Interpolation between latents keeps working (S²-DM^50)"
     by_measure: dict[str, dict[str, dict]] = defaultdict(dict)  # measure → network → row
     for row in rows:
         names = [Path(row[side]).parent.name.rpartition(".")[0] for side in ("checkpoint", "against")]  # …/s2dm50.0/model.safetensors
-        if names == ["s2dm50", "l0"] and row["way"] == row["against_way"] == "slerp":
+        if names == ["s2dm50", "l0"] and row["way"] == row["against_way"] == "slerp" and row["measure"] not in NOT_JUDGED:
             by_measure[row["measure"]][row["checkpoint"]] = row
     if not by_measure or min(map(len, by_measure.values())) < 2:
-        return _judged(claim, None, "no strips of more than one training seed")
+        return Verdict(claim, NOT_TESTED, "no strips of more than one training seed")
     pairs = {row["pairs"] for networks in by_measure.values() for row in networks.values()}
-    said, worse = [], False
+    tests = {}
     for measure, networks in by_measure.items():
         # Differences, not ratios: the midpoints' excess of L_0 is near 0.
         values, errors = ([float(row[name]) for row in networks.values()] for name in ("difference", "difference_error"))
-        change, over_trainings = mean(values), stdev(values) / math.sqrt(len(values))
-        over_pairs = mean(errors)  # all networks share the pairs: more networks do not make this error smaller
-        clear = is_clear(change, (over_trainings, len(values) - 1), (over_pairs, int(min(pairs, key=int)) - 1))
-        worse |= clear and change > 0
-        said.append(f"{measure} {'**' * clear}{change:+.3f} ± {math.hypot(over_trainings, over_pairs):.3f}{'**' * clear}")
-    return _judged(claim, not worse, f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(said))
+        over_pairs = fmean(errors)  # all networks share the pairs: more networks do not make this error smaller
+        parts = ((stdev(values) / math.sqrt(len(values)), len(values) - 1), (over_pairs, int(min(pairs, key=int)) - 1))
+        tests[measure] = fmean(values), combined(*parts)[0], p_value(fmean(values), *parts)
+    corrected = dict(zip(tests, holm([p for *_, p in tests.values()]), strict=True))
+    said = [f"{measure} {'**' * (p < 0.05)}{change:+.3f} ± {error:.3f}{'**' * (p < 0.05)}"
+            for (measure, (change, error, _)), p in zip(tests.items(), corrected.values(), strict=True)]
+    worse = any(p < 0.05 and tests[measure][0] > 0 for measure, p in corrected.items())
+    return Verdict(claim, "contradicted" if worse else "supported",
+                   f"differences from L₀ over {' or '.join(pairs)} pairs: " + "; ".join(said))
 
 
 def _cost(rows: Rows) -> Verdict:
-    """Reproduced if the upper end of the 95 % interval of a step's time is within 5 % of L_0's."""
+    """Supported if the upper end of the 95 % interval of a step's time is within 5 % of L_0's."""
     claim, found = "Training with the released loss costs next to nothing more", {row["loss"]: row for row in rows}
     if "independent" not in found:
-        return _judged(claim, None, "no step has been timed")
+        return Verdict(claim, NOT_TESTED, "no step has been timed")
     ratio, error = (float(found["independent"][name]) for name in ("ratio", "ratio_error"))
     said = ", ".join(f"`{name}` {float(row['ratio']):.3f} ± {float(row['ratio_error']):.3f}" for name, row in found.items() if name != "l0")
-    return _judged(claim, ratio + 1.96 * error < 1.05,
-                      f"time of a step over that of L₀, `{found['independent']['preset']}` on a CPU: {said}")
+    return Verdict(claim, "supported" if ratio + 1.96 * error < 1.05 else "contradicted",
+                   f"time of a step over that of L₀, `{found['independent']['preset']}` on a CPU: {said}")
 
 
 def other_results() -> dict[str, list[dict[str, str]]]:
@@ -204,39 +176,23 @@ def report(size: str, table: Path) -> str:
     parts = [
         f"# What data/results/{table.name} comes to",
         f"Written by `python -m s2dm_mini verdicts --size {size}`; SHA-256 of the table: {sha256(table)}.",
-        f"{len(rows)} measurements, {rows[0]['samples']} samples each, of networks that have seen {int(rows[0]['images_seen']):,} images; "
-        f"Fréchet distance in the features of {rows[0]['features']}, which is not FID; {' and '.join(devices)}. Changes are relative to "
+        f"{len(rows)} measurements, {rows[0]['samples']} samples each, of networks that have seen {int(rows[0]['images_seen']):,} images, "
+        f"by {' and '.join(devices)}. Distances are Fréchet distances, which are not FID in any of these features. Changes are relative to "
         "the L₀ network of the same training seed: mean ± standard error, over training seeds and over the noises that samples start from, "
-        "bold where the 95 % interval leaves out 0. In brackets: network evaluations.",
+        "bold where the 95 % interval leaves out 0. In brackets: network evaluations. The rules stand in `s2dm_mini/study/verdicts.py`.",
         "## Verdicts", verdict_table(verdicts(rows, **other_results())), "## Changes of the distance",
     ]
-    for sampler, spacing in dict.fromkeys((c.sampler, c.spacing) for c in found):
-        parts += [f"On the {spacing} grid:", change_table(c for c in found if (c.sampler, c.spacing) == (sampler, spacing))]
+    for features, sampler, spacing in dict.fromkeys((c.features, c.sampler, c.spacing) for c in found):
+        parts += [f"In the features {features}, on the {spacing} grid:",
+                  change_table(c for c in found if (c.features, c.sampler, c.spacing) == (features, sampler, spacing))]
     return "\n\n".join(parts) + "\n"
 
 
 def verdict_table(judged: Iterable[Verdict]) -> str:
-    """Verdicts as a Markdown table."""
-    return "\n".join(["| claim | verdict | evidence |", "| --- | --- | --- |", *(f"| {' | '.join(verdict)} |" for verdict in judged)])
-
-
-def change_table(cells: Iterable[Change]) -> str:
-    """Changes as a Markdown table: a row a network and scale, a column a sampler and step count; bold where clear."""
-    by_row: dict[str, dict[tuple, str]] = defaultdict(dict)  # network and scale → place → change
-    places = set()
-    for c in cells:
-        by_row[title(c.setting, c.scale)][c.place] = str(c)
-        places.add((*c.place, c.nfe))
-    names = [f"{FAMILIES.get(sampler, sampler)}, {steps} steps ({nfe})" for sampler, _, steps, nfe in sorted(places)]
-    lines = [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(places)]
-    for name, row in by_row.items():
-        lines.append(f"| {name} | " + " | ".join(row.get(tuple(place), "") for *place, _ in sorted(places)) + " |")
-    return "\n".join(lines)
-
-
-def title(setting: str, scale: str) -> str:
-    """The name of a network and its scale in tables."""
-    name = SETTINGS[setting].title
-    if scale.startswith("s2dm"):
-        return f"{name} shrunk like S²-DM^{scale[4:]}, no training"
-    return f"{name}, ε/{scale[1:]}" if scale.startswith("b") else name
+    """Verdicts as Markdown: a table of claims about distances with the kinds of features as columns, and one of the other claims."""
+    judged = list(judged)
+    kinds = list(dict.fromkeys(kind for verdict in judged for kind in verdict.by_features))
+    lines = [f"| claim | verdict | {' | '.join(kinds)} |", "| --- |" + " --- |" * (1 + len(kinds))] if kinds else []
+    lines += [f"| {v.claim} | {v.verdict} | {' | '.join(v.by_features.get(kind, '') for kind in kinds)} |" for v in judged if v.by_features]
+    rest = [f"| {v.claim} | {v.verdict} | {v.evidence} |" for v in judged if not v.by_features]
+    return "\n".join([*lines, *[""] * bool(lines), "| claim | verdict | evidence |", "| --- | --- | --- |", *rest])
