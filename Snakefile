@@ -1,6 +1,6 @@
 # snakemake --cores 2 --config size=cpu     trains, samples and measures whatever data/results/ledger-cpu.csv lacks
 #
-# size:  dry (does it run?), quick (a CPU, minutes), cpu (a CPU, a night) or full (one GPU)
+# size:  dry (does it run?), quick (a CPU, minutes), cpu (a CPU, a night), scratch (a CPU, some nights) or full (one GPU)
 # parts: number of parts of the plan (s2dm_mini/study/plan.py) to run; it lists the most telling ones first
 # out:   folder for networks and samples, runs/ledger by default
 # table: the table to fill, data/results/ledger-SIZE.csv by default

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, pretrained_file, read_tensors, sha256
+from ..checkpoints import CheckpointError, manifest, pretrained_file, read_tensors, sha256
 from ..data.images import to_unit_range
 from ..support.checks import check_pixels
 from ..support.network import answers
@@ -44,6 +44,11 @@ def open_features(name: str, device: torch.device | str = "cpu") -> "Features":
     if name in ("efficientnet-lite0", "inception"):
         return (ImageNetFeatures if name == "efficientnet-lite0" else InceptionFeatures)(device=device)
     raise ValueError(f"features must be {', '.join(OFFLINE)}, inception or a TorchScript file (.pt), not {name!r}.")
+
+
+def features_hash(name: str) -> str:
+    """The hash of features that have a shipped reference, without opening them."""
+    return manifest()[f"cifar10-train.{CLASSIFIERS.get(name, name)}"]["reference"]["features_sha256"]
 
 
 class ClassifierFeatures:

@@ -4,7 +4,7 @@
     python -m s2dm_mini ledger sample  --size cpu --setting s2dm10 --seed 0 --sampler ddim
     python -m s2dm_mini ledger measure --size cpu --setting s2dm10 --seed 0 --sampler ddim
 
-The Snakefile runs these stages for all rows that the table lacks. The networks of a seed are fine-tuned from one start on the same images,
+The Snakefile runs these stages for all rows that the table lacks. The networks of a seed are trained from one start on the same images,
 timesteps and noise, and all networks draw samples from the same x_T: two rows of a seed differ only in the loss, and are paired.
 """
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import torch
 from .. import checkpoints
 from ..data.shapes import shapes
 from ..measure import metrics
-from ..measure.features import CLASSIFIERS, open_features
+from ..measure.features import features_hash, open_features
 from ..measure.references import reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
@@ -41,7 +41,8 @@ def run_stage(stage: Literal["train", "sample", "measure"], group: Group, size: 
     Args:
         stage: train a network, sample from it, or measure the samples
         group: the network, its scale and its sampler
-        size: dry (does it run?), quick (a CPU, minutes, shapes), cpu (a CPU, a night, CIFAR-10), full (one GPU, CIFAR-10)
+        size: dry (does it run?), quick (a CPU, minutes, shapes), cpu (a CPU, a night, fine-tuned on CIFAR-10), scratch (a CPU, some
+            nights, trained on it from nothing), full (one GPU, CIFAR-10)
         out: folder for networks and samples
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/ledger-SIZE.csv
@@ -73,15 +74,18 @@ def missing(size: str, table: Path | None = None, parts: int | None = None) -> l
 
 def _lacking(size: str, group: Group, table: Path | None) -> Group:
     have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
-    rest = (experiment_of(size).samples, checkpoints.manifest()[CLASSIFIERS["own"]]["sha256"][:16])
-    key = (group.setting, group.seed, group.scale, group.sampler, group.spacing)
-    return replace(group, steps=tuple(n for n in group.steps if tuple(map(str, (*key, n, group.sampling_seed, *rest))) not in have))
+    experiment, key = experiment_of(size), (group.setting, group.seed, group.scale, group.sampler, group.spacing)
+
+    def measured(steps: int, name: str) -> bool:
+        return tuple(map(str, (*key, steps, group.sampling_seed, experiment.samples, features_hash(name)))) in have
+
+    return replace(group, steps=tuple(n for n in group.steps if not all(measured(n, name) for name in experiment.features)))
 
 
 def train_network(size: str, group: Group, out: Path, device: str = "auto") -> Path:
     """Train the network of a group, or go on with it; returns its file. Raises KeyboardInterrupt if stopped before the end."""
     path = group.network_path(size, out)
-    config = SETTINGS[group.setting].training(experiment_of(size).tune, seed=group.seed, out=path.parent, device=device)
+    config = SETTINGS[group.setting].training(experiment_of(size).training, seed=group.seed, out=path.parent, device=device)
     train_to_end(config, f"{group.setting}, seed {group.seed}")
     return path
 
@@ -104,19 +108,23 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
 
 def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
-    features = open_features("own")
+    experiment = experiment_of(size)
     # CIFAR-10's training images, or 2,000 shapes, whose features take seconds.
-    real = reference("cifar10-train" if experiment_of(size).tune.data == "cifar10" else shapes(2_000, size=16, seed=1), features)
+    data = "cifar10-train" if experiment.training.data == "cifar10" else shapes(2_000, size=16, seed=1)
+    judges = [open_features(name) for name in experiment.features]
+    references = [reference(data, features) for features in judges]
     for steps in _lacking(size, group, table).steps:
         tensors, header = checkpoints.read_tensors(group.samples_path(size, steps, out))
-        pixels, x = tensors["pixels"], features(tensors["pixels"])
-        yield tables.add("ledger", {
-            **header["samples"], "features": features.name, "features_sha256": features.hash, **tables.distances(real, x),
-            # The distance without one block of x_T at a time, the same blocks for every network: for the error over x_T.
-            "fd_left_out": " ".join(f"{distance:.5f}" for distance in metrics.frechet_left_out(real.moments, x)),
-            # Summed over the pixels, in units of −1..1, as the Gaussian prediction is.
-            "pixel_variance": round(float((pixels.double() / 127.5).var(0).sum()), 3),
-            "command": f"python -m s2dm_mini ledger measure --size {size} {group.options}"}, table or table_of(size), KEY)
+        pixels = tensors["pixels"]
+        for features, real in zip(judges, references, strict=True):
+            x = features(pixels)
+            yield tables.add("ledger", {
+                **header["samples"], "features": features.name, "features_sha256": features.hash, **tables.distances(real, x),
+                # The distance without one block of x_T at a time, the same blocks for every network: for the error over x_T.
+                "fd_left_out": " ".join(f"{distance:.6g}" for distance in metrics.frechet_left_out(real.moments, x)),
+                # Summed over the pixels, in units of −1..1, as the Gaussian prediction is.
+                "pixel_variance": round(float((pixels.double() / 127.5).var(0).sum()), 3),
+                "command": f"python -m s2dm_mini ledger measure --size {size} {group.options}"}, table or table_of(size), KEY)
 
 
 def theoretical_scale(group: Group, schedule: NoiseSchedule) -> torch.Tensor | None:
@@ -135,7 +143,7 @@ def predict(size: str = "cpu", table: Path | None = None) -> list[dict]:
     closed form, are left out.
 
     Args:
-        size: of the ledger, quick, cpu or full
+        size: of the ledger, quick, cpu, scratch or full
         table: CSV file to write; by default data/results/predictions-SIZE.csv
     """
     schedule, v, found = NoiseSchedule.linear(), cifar10_eigenvalues(), []

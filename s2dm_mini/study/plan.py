@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..losses import shrinkage
+from ..measure.features import OFFLINE
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS, NoiseSchedule
 from ..support.checks import check_integer, check_name, check_types
@@ -117,34 +118,39 @@ class Group:
 
 @dataclass(frozen=True)
 class Part:
-    """A block of the ledger: all combinations of these, for every training seed."""
+    """A block of the ledger: all combinations of these."""
 
     settings: tuple[str, ...]
     samplers: tuple[str, ...] = ("ddim",)
     steps: tuple[int, ...] = (5, 10, 20)
     scales: tuple[str, ...] = ("none",)
     spacing: str = "quadratic"
+    sampling_seeds: tuple[int, ...] = (0,)  # sets of x_T
+    seeds: tuple[int, ...] = ()  # of the training; by default all of the experiment
 
 
 @dataclass(frozen=True)
 class Experiment:
     """A size of the ledger."""
 
-    tune: TrainConfig  # the fine-tuning of every network; the setting and the seed are filled in
+    training: TrainConfig  # of every network, from nothing or from `start`; the setting and the seed are filled in
     parts: tuple[Part, ...]  # most telling first
     seeds: tuple[int, ...] = (0, 1, 2)
-    samples: int = 1_024  # drawn for each cell: enough to extrapolate the distance in 256 features
+    samples: int = 1_024  # drawn for each cell and set of x_T: enough to extrapolate the distance in 256 features
+    features: tuple[str, ...] = ("own",)  # that samples are measured in
 
     def groups(self, parts: int | None = None) -> list[Group]:
         """The groups of the first `parts` parts, of all by default."""
-        return [Group(setting, seed, scale, sampler, part.spacing, part.steps)
-                for part in self.parts[:parts] for seed in self.seeds for setting in part.settings for scale in part.scales
-                for sampler in part.samplers]
+        return [Group(setting, seed, scale, sampler, part.spacing, part.steps, x_T)
+                for part in self.parts[:parts] for seed in part.seeds or self.seeds for setting in part.settings for scale in part.scales
+                for sampler in part.samplers for x_T in part.sampling_seeds]
 
 
-_MAIN, _CLOSED = ("l0", "s2dm10", "s2dm50"), ("s2dm10", "s2dm50")
+_MAIN, _CLOSED, _GRIDS = ("l0", "s2dm10", "s2dm50"), ("s2dm10", "s2dm50"), ("uniform", "quadratic")
 _CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
 _TINY_SHORT = fine_tuning("tiny-shapes", start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
+_SCRATCH = replace(_NANO, batch=32, shards=1, learning_rate=1e-3, warmup=500, annealing="cosine", beta2=0.99, precision="bf16",
+                   images=150_000)
 LEDGER_SIZES = {
     # Seconds; shows only that the pipeline runs.
     "dry": Experiment(replace(_TINY_SHORT, images=64), (
@@ -160,13 +166,19 @@ LEDGER_SIZES = {
         Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
         Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
         Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)))),
+    # A CPU, some nights: networks trained from nothing, the paper's experiment at this size. The most telling rows come first.
+    "scratch": Experiment(_SCRATCH, (
+        *(Part(_MAIN, steps=(5, 10, 20, 50), spacing=grid, sampling_seeds=(0, 1)) for grid in _GRIDS),
+        *(Part(_MAIN, ("f-pndm", "tab-deis-3"), (10, 20), spacing=grid) for grid in _GRIDS),
+        *(Part(("l0",), steps=(10, 20), scales=_CLOSED, spacing=grid) for grid in _GRIDS),
+        *(Part(_MAIN, steps=(100, 200), spacing=grid, seeds=(0,)) for grid in _GRIDS)), features=OFFLINE),
     # One GPU.
     "full": Experiment(fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
         Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50, 100)),
         Part(("l0",), tuple(FAMILIES), (5, 10, 20, 50, 100), PAPER),
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
         Part(_CONTROLS, steps=(10, 20, 50, 100)), Part(_MAIN, ("ddpm",), (50, 100)), Part(_MAIN, steps=(1000,)),
-        Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform")), samples=10_000),
+        Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform")), samples=10_000, features=OFFLINE),
 }
 
 

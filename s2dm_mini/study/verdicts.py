@@ -160,7 +160,7 @@ def write_report(size: str = "cpu", table: Path | None = None) -> str:
     """Judge each claim of the paper by the ledger, and write verdicts-SIZE.md beside its table.
 
     Args:
-        size: of the ledger, quick, cpu or full
+        size: of the ledger, quick, cpu, scratch or full
         table: the ledger; by default data/results/ledger-SIZE.csv
     """
     table = table or table_of(size)

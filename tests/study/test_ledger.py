@@ -38,7 +38,7 @@ def test_no_group_or_cell_is_planned_twice(size):
 
 def test_every_network_of_a_seed_has_its_baseline():
     for experiment in LEDGER_SIZES.values():
-        cells = {(g.setting, g.scale, g.seed, g.sampler, g.spacing, n) for g in experiment.groups() for n in g.steps}
+        cells = {(g.setting, g.scale, g.seed, g.sampler, g.spacing, g.sampling_seed, n) for g in experiment.groups() for n in g.steps}
         for _, _, *place in cells:
             assert ("l0", "none", *place) in cells, "a change is taken against L_0 in the same place"
 
@@ -60,7 +60,7 @@ def test_groups_that_are_none(wrong, said):
 
 
 def test_an_unknown_size():
-    with pytest.raises(ValueError, match="size must be one of dry, quick, cpu, full, not 'huge'"):
+    with pytest.raises(ValueError, match="size must be one of dry, quick, cpu, scratch, full, not 'huge'"):
         missing("huge")
 
 
@@ -99,6 +99,18 @@ def test_rows_say_what_was_measured(run):
         left_out = [float(distance) for distance in row["fd_left_out"].split()]
         assert len(set(left_out)) == 16 and all(0.5 < distance / float(row["fd"]) < 2 for distance in left_out)
     assert len({row["network_sha256"] for row in rows}) == 2
+
+
+@pytest.mark.slow
+def test_a_row_for_each_kind_of_features_and_only_those_that_lack(run, tmp_path, monkeypatch):
+    out, _, rows = run
+    monkeypatch.setitem(LEDGER_SIZES, "dry", replace(LEDGER_SIZES["dry"], features=("own", "pixels", "spectrum")))
+    group, table = Group("l0", 0, steps=(2,)), tmp_path / "t.csv"
+    table.write_text("".join(run[1].read_text().splitlines(keepends=True)[:2]))  # L_0 in 2 steps, in the classifier's features
+    assert [g.steps for g in missing("dry", table)][0] == (2, 3)
+    found = [row["features"] for row in measure_group("dry", group, out, table)]
+    assert found == ["cifar10-classifier", "pixels", "spectrum"] and [row["features"] for row in read_rows(table)] == found, "no row twice"
+    assert [g.steps for g in missing("dry", table)][0] == (3,)
 
 
 @pytest.mark.slow
@@ -177,9 +189,11 @@ def test_the_committed_tables_hold_nothing_twice_and_nothing_unplanned():
     for size, experiment in LEDGER_SIZES.items():
         rows = ledger.rows_of(size)
         assert len({tuple(row[name] for name in KEY) for row in rows}) == len(rows)
-        planned = {(g.setting, str(g.seed), g.scale, g.sampler, g.spacing, str(n)) for g in experiment.groups() for n in g.steps}
+        planned = {(g.setting, str(g.seed), g.scale, g.sampler, g.spacing, str(g.sampling_seed), str(n)) for g in experiment.groups()
+                   for n in g.steps}
         for row in rows:
-            assert (row["setting"], row["training_seed"], row["scale"], row["sampler"], row["spacing"], row["steps"]) in planned
+            columns = ("setting", "training_seed", "scale", "sampler", "spacing", "sampling_seed", "steps")
+            assert tuple(row[name] for name in columns) in planned
             assert re.fullmatch(r"[0-9a-f]{12}\+?", row["commit"])
 
 
