@@ -147,7 +147,8 @@ def predict(size: str = "cpu", table: Path | None = None) -> list[dict]:
         table: CSV file to write; by default data/results/predictions-SIZE.csv
     """
     schedule, v, found = NoiseSchedule.linear(), cifar10_eigenvalues(), []
-    cells = dict.fromkeys(replace(group, seed=0, sampling_seed=0, steps=(n,)) for group in experiment_of(size).groups() for n in group.steps)
+    cells = dict.fromkeys(replace(group, seed=0, sampling_seed=0, steps=(n,))
+                          for group in experiment_of(size).groups() for n in group.steps)
     for group in bar("predicting", iterable=list(cells)):
         factor, [steps] = theoretical_scale(group, schedule), group.steps
         if not SAMPLERS[group.sampler].deterministic or factor is None:
