@@ -1,6 +1,7 @@
 # snakemake --cores 2 --config size=cpu     trains, samples and measures whatever data/results/ledger-cpu.csv lacks
 #
-# size:  dry (does it run?), quick (a CPU, minutes), cpu (a CPU, a night), scratch (a CPU, some nights) or full (one GPU)
+# size:  dry (does it run?), quick (a CPU, minutes), cpu (a CPU, a night), scratch (a CPU, some nights), full (one GPU) or hub (a pipeline
+#        of diffusers without training; pipeline: its folder or its name on the hub, google/ddpm-cifar10-32 by default)
 # parts: number of parts of the plan (s2dm_mini/study/plan.py) to run; it lists the most telling ones first
 # out:   folder for networks and samples, runs/ledger by default
 # table: the table to fill, data/results/ledger-SIZE.csv by default
@@ -17,6 +18,7 @@ SIZE, OUT = config.get("size", "quick"), Path(config.get("out", "runs/ledger"))
 TABLE = Path(config.get("table", table_of(SIZE)))
 PYTHON = shlex.quote(sys.executable)
 LEDGER = f"{PYTHON} -m s2dm_mini ledger"
+PIPELINE = f"--pipeline {shlex.quote(config['pipeline'])}" if "pipeline" in config else ""
 LACKING = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
 GPU = "--gres=gpu:1" if SIZE == "full" else ""  # for Slurm, see s2dm_mini/slurm/config.yaml
 
@@ -36,7 +38,8 @@ rule train:
     wildcard_constraints: seed="[0-9]+"
     resources: slurm_gpu=GPU
     shell:
-        "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE:q} --setting {wildcards.setting:q} --seed {wildcards.seed:q} --out {OUT:q}"
+        "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE:q} --setting {wildcards.setting:q} --seed {wildcards.seed:q} --out {OUT:q} "
+        "{PIPELINE}"
 
 
 rule measure:

@@ -46,9 +46,10 @@ def open_features(name: str, device: torch.device | str = "cpu") -> "Features":
     raise ValueError(f"features must be {', '.join(OFFLINE)}, inception or a TorchScript file (.pt), not {name!r}.")
 
 
-def features_hash(name: str) -> str:
-    """The hash of features that have a shipped reference, without opening them."""
-    return manifest()[f"cifar10-train.{CLASSIFIERS.get(name, name)}"]["reference"]["features_sha256"]
+def features_hash(name: str) -> str | None:
+    """The hash of features that have a shipped reference, without opening them; None for others."""
+    shipped = manifest().get(f"cifar10-train.{CLASSIFIERS.get(name, name)}")
+    return shipped and shipped["reference"]["features_sha256"]
 
 
 class ClassifierFeatures:

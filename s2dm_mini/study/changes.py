@@ -20,7 +20,8 @@ Rows = Iterable[dict[str, str]]
 class Change:
     """The change of a distance against L_0's, relative to it (−0.05 is 5 % less), with standard errors of its mean.
 
-    error_training: over training seeds, nan for one seed. error_noise: over x_T, by the jackknife, 0 if not known. error: both together,
+    error_training: over training seeds. For one seed it is nan, or 0 if both sides are the same L_0 network, and the change is that of this
+    network. error_noise: over x_T, by the jackknife, 0 if not known. error: both together,
     rather too large than too small, since both contain how networks differ on the same x_T.
     """
 
@@ -36,13 +37,18 @@ class Change:
     left_out: tuple[tuple[float, ...], ...] = ()  # for each set of x_T: mean of the values without one of its blocks at a time
 
     mean = property(lambda self: fmean(self.values))
-    error_training = property(lambda self: stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan)
     error_noise = property(lambda self: math.hypot(*(error for error, _ in self._of_sets)))
     error = property(lambda self: combined(*self._errors)[0])
     p = property(lambda self: p_value(self.mean, *self._errors), doc="Never below 1 with one seed.")
     interval = property(lambda self: interval(self.mean, *self._errors), doc="95 %.")
     clear = property(lambda self: is_clear(self.mean, *self._errors), doc="Whether the 95 % interval excludes 0; never with one seed.")
     place = property(lambda self: (self.sampler, self.spacing, self.steps))
+
+    @property
+    def error_training(self) -> float:
+        if len(self.values) > 1:
+            return stdev(self.values) / math.sqrt(len(self.values))
+        return 0.0 if self.setting == "l0" and self.left_out else math.nan
 
     @property
     def _of_sets(self) -> list[tuple[float, int]]:
@@ -53,7 +59,7 @@ class Change:
         return [(self.error_training, len(self.values) - 1), *self._of_sets]
 
     def __str__(self) -> str:
-        said = f"{100 * self.mean:+.1f}" + (f" ± {100 * self.error:.1f}" if len(self.values) > 1 else "") + " %"
+        said = f"{100 * self.mean:+.1f}" + (f" ± {100 * self.error:.1f}" if self.error == self.error else "") + " %"
         return f"**{said}**" if self.clear else said
 
 

@@ -7,6 +7,7 @@
 The Snakefile runs these stages for all rows that the table lacks. The networks of a seed are trained from one start on the same images,
 timesteps and noise, and all networks draw samples from the same x_T: two rows of a seed differ only in the loss, and are paired.
 """
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from .. import checkpoints
 from ..data.shapes import shapes
 from ..measure import metrics
 from ..measure.features import features_hash, open_features
-from ..measure.references import reference
+from ..measure.references import open_reference, reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
 from ..support.files import sole_writer
+from ..support.machine import device_name
 from ..support.progress import bar
 from ..theory.gaussian import cifar10_eigenvalues, gaussian_variance
 from ..theory.scales import scale_of, scaled
+from ..training.config import DIFFUSERS, TrainConfig
 from . import tables
 from .evaluate import Bench
 from .plan import SETTINGS, Group, experiment_of
@@ -35,21 +38,26 @@ KEY = ("setting", "training_seed", "scale", "sampler", "spacing", "steps", "samp
 
 
 def run_stage(stage: Literal["train", "sample", "measure"], group: Group, size: str = "quick", out: Path = Path("runs/ledger"),
-              device: str = "auto", table: Path | None = None) -> str | None:
+              device: str = "auto", table: Path | None = None, pipeline: str | None = None) -> str | None:
     """Run one stage of the ledger; `snakemake --cores 2 --config size=quick` runs all that are missing.
 
     Args:
         stage: train a network, sample from it, or measure the samples
         group: the network, its scale and its sampler
         size: dry (does it run?), quick (a CPU, minutes, shapes), cpu (a CPU, a night, fine-tuned on CIFAR-10), scratch (a CPU, some
-            nights, trained on it from nothing), full (one GPU, CIFAR-10)
+            nights, trained on it from nothing), full (one GPU, CIFAR-10), hub (a pipeline of diffusers, without training)
         out: folder for networks and samples
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/ledger-SIZE.csv
+        pipeline: for size hub, the folder or the hub's name of a pipeline of CIFAR-10, in place of google/ddpm-cifar10-32
     """
     if stage == "train":
-        train_network(size, group, out, device)
-        return None
+        path = train_network(size, group, out, device, pipeline)
+        if size != "hub":
+            return None
+        for name in experiment_of(size).features:  # now, so that nothing is sampled in vain
+            open_reference("cifar10", 32, open_features(name, device))
+        return cost(size, path, device, table)
     if stage == "sample":
         return f"{len(sample_group(size, group, out, device, table))} sets of samples in {out}"
     return "\n".join(f"{row['setting']}, seed {row['training_seed']}, {row['sampler']}, {row['steps']} steps: "
@@ -73,21 +81,52 @@ def missing(size: str, table: Path | None = None, parts: int | None = None) -> l
 
 
 def _lacking(size: str, group: Group, table: Path | None) -> Group:
-    have = {tuple(row[column] for column in KEY) for row in rows_of(size, table)}
     experiment, key = experiment_of(size), (group.setting, group.seed, group.scale, group.sampler, group.spacing)
+    have = {(*(row[column] for column in KEY[:-1]), row[mark]) for row in rows_of(size, table) for mark in ("features", KEY[-1])}
 
     def measured(steps: int, name: str) -> bool:
-        return tuple(map(str, (*key, steps, group.sampling_seed, experiment.samples, features_hash(name)))) in have
+        return (*map(str, (*key, steps, group.sampling_seed, experiment.samples)), features_hash(name) or name) in have
 
     return replace(group, steps=tuple(n for n in group.steps if not all(measured(n, name) for name in experiment.features)))
 
 
-def train_network(size: str, group: Group, out: Path, device: str = "auto") -> Path:
-    """Train the network of a group, or go on with it; returns its file. Raises KeyboardInterrupt if stopped before the end."""
-    path = group.network_path(size, out)
-    config = SETTINGS[group.setting].training(experiment_of(size).training, seed=group.seed, out=path.parent, device=device)
-    train_to_end(config, f"{group.setting}, seed {group.seed}")
+def train_network(size: str, group: Group, out: Path, device: str = "auto", pipeline: str | None = None) -> Path:
+    """Train the network of a group, or go on with it; returns its file. Raises KeyboardInterrupt if stopped before the end.
+
+    pipeline: for a size without training, its network, if not that of the plan.
+    """
+    path, training = group.network_path(size, out), experiment_of(size).training
+    if isinstance(training, TrainConfig):
+        config = SETTINGS[group.setting].training(training, seed=group.seed, out=path.parent, device=device)
+        train_to_end(config, f"{group.setting}, seed {group.seed}")
+    else:
+        _take_pipeline(pipeline or training, path)
     return path
+
+
+def _take_pipeline(name: str, path: Path) -> None:
+    """Write the network of a pipeline of diffusers where a trained one would be."""
+    if path.exists() and (taken := checkpoints.load_model(path)[1]["pipeline"]) != name:
+        raise ValueError(f"{path} is the network of {taken}, not of {name}: give another folder with --out.")
+    network, schedule = checkpoints.interop().open_pipeline(name, NoiseSchedule.linear().T)
+    config = {"data": "cifar10", "preset": DIFFUSERS, "seed": 0, "tau": 1.0, "skip": 0, "reading": "independent", "T": schedule.T}
+    record = {"pipeline": name, "data": "cifar10-train", "config": config, **checkpoints.schedule_entry(schedule)}
+    checkpoints.save_model(path, network, record, dtype=torch.float32)
+
+
+def cost(size: str, path: Path, device: str = "auto", table: Path | None = None) -> str:
+    """How long the sampling that the table lacks would take, from the time of one batch."""
+    bench, samples = Bench(str(path), device), experiment_of(size).samples
+    x, t = torch.zeros(8, *bench.config.shape, device=bench.place), torch.full((8,), 500, device=bench.place)
+    with torch.no_grad():
+        bench.network(x, t)
+        start = time.perf_counter()
+        bench.network(x, t).sum().item()
+    seconds = (time.perf_counter() - start) / len(x)
+    evaluations = sum(samples * SAMPLERS[group.sampler].nfe(n) for group in missing(size, table) for n in group.steps)
+    parameters = sum(p.numel() for p in bench.network.parameters())
+    return (f"{evaluations:,} evaluations of {parameters:,} parameters, {1000 * seconds:.1f} ms each "
+            f"on {device_name(bench.place)}: about {evaluations * seconds / 3600:,.0f} hours. Stopped, it goes on where it was.")
 
 
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
@@ -109,10 +148,10 @@ def sample_group(size: str, group: Group, out: Path, device: str = "auto", table
 def measure_group(size: str, group: Group, out: Path, table: Path | None = None) -> Iterator[dict]:
     """Measure the samples of a group that the table lacks, append a row for each, and yield it."""
     experiment = experiment_of(size)
-    # CIFAR-10's training images, or 2,000 shapes, whose features take seconds.
-    data = "cifar10-train" if experiment.training.data == "cifar10" else shapes(2_000, size=16, seed=1)
     judges = [open_features(name) for name in experiment.features]
-    references = [reference(data, features) for features in judges]
+    # CIFAR-10's training images, or 2,000 shapes, whose features take seconds.
+    references = [open_reference("cifar10", 32, features) if experiment.data == "cifar10" else
+                  reference(shapes(2_000, size=16, seed=1), features) for features in judges]
     for steps in _lacking(size, group, table).steps:
         tensors, header = checkpoints.read_tensors(group.samples_path(size, steps, out))
         pixels = tensors["pixels"]

@@ -133,11 +133,17 @@ class Part:
 class Experiment:
     """A size of the ledger."""
 
-    training: TrainConfig  # of every network, from nothing or from `start`; the setting and the seed are filled in
+    # Of every network, from nothing or from `start`; the setting and the seed are filled in. Or a pipeline of diffusers, used as it is.
+    training: TrainConfig | str
     parts: tuple[Part, ...]  # most telling first
     seeds: tuple[int, ...] = (0, 1, 2)
     samples: int = 1_024  # drawn for each cell and set of x_T: enough to extrapolate the distance in 256 features
     features: tuple[str, ...] = ("own",)  # that samples are measured in
+
+    @property
+    def data(self) -> str:
+        """A pipeline is taken to be one of CIFAR-10."""
+        return self.training.data if isinstance(self.training, TrainConfig) else "cifar10"
 
     def groups(self, parts: int | None = None) -> list[Group]:
         """The groups of the first `parts` parts, of all by default."""
@@ -179,6 +185,10 @@ LEDGER_SIZES = {
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
         Part(_CONTROLS, steps=(10, 20, 50, 100)), Part(_MAIN, ("ddpm",), (50, 100)), Part(_MAIN, steps=(1000,)),
         Part(_MAIN, steps=(10, 20, 50, 100), spacing="uniform")), samples=10_000, features=OFFLINE),
+    # Any pipeline of diffusers as L_0, under the closed forms of S²-DM and Epsilon Scaling, which need no training.
+    "hub": Experiment("google/ddpm-cifar10-32", tuple(
+        Part(("l0",), steps=(5, 10, 20, 50), scales=("none", "s2dm2", *_CLOSED, "b1.005", "b1.01", "b1.017"), spacing=grid,
+             sampling_seeds=(0, 1)) for grid in _GRIDS), seeds=(0,), samples=5_000, features=(*OFFLINE, "inception")),
 }
 
 

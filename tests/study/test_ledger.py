@@ -17,9 +17,11 @@ from s2dm_mini.data import to_pixels
 from s2dm_mini.denoisers import Shrunk
 from s2dm_mini.measure.draw import starting_noise
 from s2dm_mini.study import ledger
+from s2dm_mini.study.changes import changes
 from s2dm_mini.study.ledger import KEY, measure_group, missing, sample_group, train_network
 from s2dm_mini.study.plan import LEDGER_SIZES, SETTINGS, Group
 from s2dm_mini.study.tables import read_rows
+from s2dm_mini.study.verdicts import verdicts
 from s2dm_mini.theory.gaussian import cifar10_eigenvalues, gaussian_distance
 from s2dm_mini.theory.scales import scale_of
 
@@ -60,7 +62,7 @@ def test_groups_that_are_none(wrong, said):
 
 
 def test_an_unknown_size():
-    with pytest.raises(ValueError, match="size must be one of dry, quick, cpu, scratch, full, not 'huge'"):
+    with pytest.raises(ValueError, match="size must be one of dry, quick, cpu, scratch, full, hub, not 'huge'"):
         missing("huge")
 
 
@@ -152,6 +154,35 @@ def test_the_pixel_variance_of_known_pictures(run, tmp_path):
     checkpoints.write_tensors(group.samples_path("dry", 2, tmp_path), {"pixels": half}, header)
     [row] = measure_group("dry", group, tmp_path, tmp_path / "t.csv")
     assert row["pixel_variance"] == pytest.approx(768 * 16 / 15, abs=1e-3) and math.isfinite(row["kid"])
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_diffusers_is_judged_without_training(tmp_path, monkeypatch):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(sample_size=32, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+                          down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / "pipeline")
+    plan = LEDGER_SIZES["hub"]
+    monkeypatch.setitem(LEDGER_SIZES, "hub", replace(plan, samples=20, features=("pixels", "spectrum"), parts=(
+        replace(plan.parts[0], steps=(2, 3), scales=("none", "s2dm50")),)))
+    table, options = tmp_path / "t.csv", {"size": "hub", "out": tmp_path, "device": "cpu", "table": tmp_path / "t.csv"}
+    groups = missing("hub", table)
+    said = ledger.run_stage("train", groups[0], pipeline=str(tmp_path / "pipeline"), **options)
+    assert re.match(r"400 evaluations of [\d,]+ parameters, [\d.]+ ms each on .*: about 0 hours", said), "2 scales, 2 sets, 2 + 3 steps, 20"
+    for group in groups:
+        ledger.run_stage("sample", group, **options)
+        ledger.run_stage("measure", group, **options)
+    assert missing("hub", table) == []
+    found = changes(read_rows(table))
+    assert {(c.features, c.steps) for c in found} == {(name, n) for name in ("pixels", "spectrum") for n in (2, 3)}
+    assert all(c.scale == "s2dm50" and len(c.left_out) == 2 and c.error_training == 0 and c.error > 0 for c in found)
+    judged = {v.claim: v for v in verdicts(read_rows(table))}
+    assert set(judged["CIFAR-10: so does the factor s_t of S²-DM^50 alone, without training"].by_features) == {"pixels", "spectrum"}
+    assert judged["CIFAR-10: S²-DM^50 lowers the distance (claimed: by 3.27 to 14.06 %)"].verdict == "not tested here"
+    with pytest.raises(ValueError, match="is the network of .*pipeline, not of google/ddpm-cifar10-32: give another folder"):
+        ledger.run_stage("train", groups[0], **options)
 
 
 def snakemake(*arguments, **options):
