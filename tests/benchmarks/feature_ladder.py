@@ -53,21 +53,23 @@ def main() -> None:
             **{f"JPEG, quality {q}": jpeg(test[:N], q) for q in (75, 25)},
             **{f"noise of {s} grey levels": noisy(test[:N], s) for s in LEVELS},
             "shapes": shapes(N).pixels, **{f"{n:,} test images": test[:n] for n in (500, 1_000, 5_000, 10_000)}}
-    print(f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads\n")
-    for name in args.features:
-        features = open_features(name)
+    spectrum = power_spectrum(train)
+    in_decibels = {row: spectrum_distance(power_spectrum(pixels), spectrum) for row, pixels in rows.items()}
+    tables = {"Fréchet distance": {}, "KID": {}, "precision, recall": {}}  # table → features → row → cell
+    for features in map(open_features, args.features):
         real = open_reference("cifar10", 32, features)
-        print(f"{features.name}, {features.hash}:\n")
-        print("| pictures | Fréchet distance | KID | precision | recall |\n| --- | ---: | ---: | ---: | ---: |")
         for row, pixels in rows.items():
             x = features(pixels)
-            (kid, _), (precision, recall) = kernel_distance(real.features, x), precision_recall(real.features, x)
-            print(f"| {row} | {frechet_distance(real.moments, x):.4g} | {kid:.3g} | {precision:.2f} | {recall:.2f} |", flush=True)
-        print()
-    print("mean spectra:\n\n| pictures | distance from the training images', decibels |\n| --- | ---: |")
-    spectrum = power_spectrum(train)
-    for row, pixels in rows.items():
-        print(f"| {row} | {spectrum_distance(power_spectrum(pixels), spectrum):.2f} |")
+            cells = {"Fréchet distance": f"{frechet_distance(real.moments, x):.3g}", "KID": f"{kernel_distance(real.features, x)[0]:.2g}",
+                     "precision, recall": "{:.2f}, {:.2f}".format(*precision_recall(real.features, x))}
+            for name, cell in cells.items():
+                tables[name].setdefault(features.name, {})[row] = cell
+    tables["Fréchet distance"]["mean spectrum, dB"] = {row: f"{value:.2f}" for row, value in in_decibels.items()}
+    print(f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} thread(s)")
+    for name, columns in tables.items():
+        print(f"\n| {name} | {' | '.join(columns)} |\n| --- |{' ---: |' * len(columns)}")
+        for row in rows:
+            print(f"| {row} | {' | '.join(column[row] for column in columns.values())} |")
 
 
 if __name__ == "__main__":
