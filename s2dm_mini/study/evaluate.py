@@ -1,8 +1,10 @@
 """A network on the bench; its distance from real images (data/results/evaluations.csv), and a picture of its samples."""
 import io
 import time
+from collections.abc import Iterable
 from math import isnan
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from ..checkpoints import images_seen, network_hash, open_network, schedule_of
 from ..denoisers import Denoiser
 from ..measure.draw import draw, watched
-from ..measure.features import OFFLINE, open_features
+from ..measure.features import OFFLINE, Features, open_features
 from ..measure.references import Reference, open_reference
 from ..samplers import SAMPLERS
 from ..support.files import write_whole
@@ -19,6 +21,18 @@ from ..unet import for_sampling
 from . import tables
 
 MAX_DOTS = 100_000_000  # of a picture of samples
+
+
+class Judge(NamedTuple):
+    """Features, and the training images in them."""
+
+    features: Features
+    real: Reference
+
+    def row(self, pixels: Tensor) -> dict:
+        """Columns on the distances of pictures (N, 3, H, W) uint8 from the training images."""
+        return {"features": self.features.name, "features_sha256": self.features.hash,
+                **tables.distances(self.real, self.features(pixels))}
 
 
 class Bench:
@@ -42,6 +56,11 @@ class Bench:
     def reference(self) -> Reference:
         """The training images, in the features."""
         return open_reference(self.data, self.config.image_size, self.features)
+
+    def judges(self, names: Iterable[str]) -> list[Judge]:
+        """All that samples are measured by. Raises ValueError, CheckpointError."""
+        opened = [open_features(name, self.place) for name in names]
+        return [Judge(features, open_reference(self.data, self.config.image_size, features)) for features in opened]
 
     def draw(self, samples: int, sampler: str, steps: int, spacing: str, eta: float = 0.0, seed: int = 0,
              denoiser: Denoiser | None = None, quiet: bool = False) -> tuple[Tensor, dict]:
@@ -82,13 +101,9 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     if bench.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
-    judges = [open_features(name, bench.place) for name in features]
-    references = [open_reference(bench.data, bench.config.image_size, judge) for judge in judges]
+    judges = bench.judges(features)
     pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
-    facts = bench.facts | drawn
-    return [tables.add("evaluations", {**facts, "features": judge.name, "features_sha256": judge.hash,
-                                       **tables.distances(real, judge(pixels))}, table)
-            for judge, real in zip(judges, references, strict=True)]
+    return [tables.add("evaluations", {**bench.facts, **drawn, **judge.row(pixels)}, table) for judge in judges]
 
 
 def sentences(rows: list[dict]) -> str:

@@ -6,6 +6,7 @@ import torch
 
 from s2dm_mini.denoisers import GaussianDenoiser, Shrunk
 from s2dm_mini.losses import shrinkage
+from s2dm_mini.measure.features import OFFLINE
 from s2dm_mini.samplers import sample
 from s2dm_mini.schedule import NoiseSchedule
 from s2dm_mini.study.tables import read_rows
@@ -88,9 +89,9 @@ def test_a_negative_scale_is_never_tried():
 
 
 def test_a_checkpoint_is_tuned_and_measured_on_other_seeds(tmp_path):
-    table = tmp_path / "tune.csv"
+    table, n = tmp_path / "tune.csv", len(OFFLINE)
     rows = tune("nano-cifar10-l0", steps=2, samples=16, seed=7, held_out=2, evaluations=6, against=("b1.017",), device="cpu", table=table)
-    assert [row["sampling_seed"] for row in rows] == [7] * 6 + [8] * 4 + [9] * 4
+    assert [row["sampling_seed"] for row in rows] == [7] * 6 + [8] * 4 * n + [9] * 4 * n
     search, held_out = rows[:6], rows[6:]
     best = min(search, key=lambda row: row["fd"])
     fitted = next(row for row in held_out if row["scale"] == "line")
@@ -98,7 +99,9 @@ def test_a_checkpoint_is_tuned_and_measured_on_other_seeds(tmp_path):
     read = read_rows(table)
     assert len(read) == len(rows) and all(row["commit"] and row["command"].endswith("--against b1.017") for row in read)
 
-    none, _, of_line, given = summary(read)
+    none, _, of_line, given, *others = summary(read)
+    assert len({s.features for s in others}) == n - 1 and len(others) == 4 * (n - 1), "the same scales in the features not fitted to"
+    read = [row for row in read if row["features"] == search[0]["features"]]
     assert (none.scale, none.fd_change, none.kid_change_error) == ("none", 0.0, 0.0) and given.lambda_first == pytest.approx(1.017)
     by_seed = [(float(a["fd"]), float(b["fd"])) for a in read for b in read if a["role"] == b["role"] == "held out"
                and a["sampling_seed"] == b["sampling_seed"] and (a["scale"], b["scale"]) == ("none", "line")]
