@@ -19,7 +19,7 @@ CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: reproduce reproduce-full test stress lab explorer labs book slides release lint unit test-cuda test-cuda-notebooks gpu-report notebooks clean
+.PHONY: reproduce reproduce-full test stress lab explorer labs book slides report release lint unit test-cuda test-cuda-notebooks gpu-report notebooks clean
 
 reproduce: .venv/run.stamp
 	$(BIN)/python -m s2dm_mini reproduce
@@ -100,6 +100,10 @@ release: labs build/explorer.html .venv/release.stamp
 	$(BIN)/python -m build --no-isolation --outdir build/release .
 	$(BIN)/twine check --strict build/release/*
 	@du -h build/release/*
+
+# The page of the book with the ledger's verdicts, and the same as one file, build/report.html.
+report: .venv/run.stamp
+	$(BIN)/python -m s2dm_mini report --size $(call quoted,$(SIZE))
 
 slides: .venv/slides.stamp
 	rm -rf build/slides

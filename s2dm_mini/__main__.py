@@ -13,7 +13,7 @@ from .data.images import DataError, data_folder
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .series.shipped import lay_out, open_explorer, open_lab
-from .study import classes, interpolations, ledger, signals, tune, verdicts, zoo
+from .study import classes, interpolations, ledger, report, signals, tune, verdicts, zoo
 from .study import evaluate as measuring
 from .study.classifier import train_classifier
 from .study.tables import ResultsError
@@ -100,7 +100,8 @@ def eigenvalues(out: Path = Path("runs/cifar10-train.eigenvalues.safetensors")) 
 USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train": train, "train-paper": train_paper,
        "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
        "export": export, "fetch": fetch, "reproduce": reproduce}
-STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_report, "zoo": zoo.build_zoo,
+STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts, "report": report.write_report,
+         "zoo": zoo.build_zoo,
          "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
          "train-classifier": train_classifier, "eigenvalues": eigenvalues, "refresh": refresh_all}
 COMMANDS = USE | STUDY

@@ -15,7 +15,7 @@ from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -180,6 +180,32 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
 
 
 @styled
+@styled
+def forest(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], x_label: str, band: tuple[float, float] | None = None) -> Figure:
+    """A forest plot: per panel a line for each row, its mean and interval (mean, low, high); the zero dashed, the band shaded.
+
+    Blue: the interval lies below 0; vermilion: above; grey: it holds 0. All panels have the same rows; one may lack some.
+    """
+    rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
+    figure = Picture(figsize=(WIDTH, 1.1 + 0.21 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        if band:
+            ax.axvspan(*band, color="#DDEBF5", zorder=0)
+        ax.axvline(0, **DASHED)
+        for row, (mean, low, high) in panel.items():
+            color = BLUE if high < 0 else VERMILION if low > 0 else "#777777"
+            ax.plot([low, high], [rows.index(row)] * 2, color=color, linewidth=1.4, marker="none")
+            ax.plot(mean, rows.index(row), "o", color=color, markersize=4)
+        ax.set(title=title, yticks=range(len(rows)), yticklabels=rows)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.tick_params(axis="y", length=0, labelsize=8)
+        ax.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    figure.supxlabel(x_label, fontsize=10)
+    return figure
+
+
 def planes(panels: Mapping[str, np.ndarray], x: Sequence[float], y: Sequence[float], x_label: str, y_label: str, value_label: str,
            limit: float, points: Mapping[str, Sequence[tuple[float, float, float]]] | None = None) -> Figure:
     """Maps with logarithmic axes, {title: values (len(y), len(x))}: blue below 0, red above, a line at 0.

@@ -160,7 +160,7 @@ def other_results() -> dict[str, list[dict[str, str]]]:
     return {"strips": [row for row in strips if row["features_sha256"] == now], "cost": cost}
 
 
-def write_report(size: str = "cpu", table: Path | None = None) -> str:
+def write_verdicts(size: str = "cpu", table: Path | None = None) -> str:
     """Judge each claim of the paper by the ledger, and write verdicts-SIZE.md beside its table.
 
     Args:

@@ -1,0 +1,64 @@
+"""The report for those who will not open a notebook, written from the ledger: no number in it is typed by hand."""
+import base64
+import io
+from pathlib import Path
+
+from ..plots import forest
+from ..support.files import write_whole
+from .changes import Change, change_table, changes
+from .ledger import table_of
+from .plan import FAMILIES, PAPER, SETTINGS
+from .tables import RESULTS, read_rows
+from .verdicts import CLAIMED, other_results, verdict_table, verdicts
+
+TEMPLATE = Path(__file__).with_name("report.md")
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>S²-DM, judged</title>
+<style>
+ body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+ img { max-width: 100% } table { border-collapse: collapse; display: block; overflow-x: auto } tr { border-bottom: 1px solid #ddd }
+ td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+</style>
+"""
+
+
+def forest_plot(cells: list[Change]) -> bytes:
+    """PNG: the changes by S²-DM^10 and S²-DM^50 in each kind of features, with the paper's range."""
+    panels: dict[str, dict] = {}
+    for c in cells:
+        row = f"{SETTINGS[c.setting].title}, {FAMILIES[c.sampler]}, {c.spacing}, {c.steps}"
+        panels.setdefault(c.features, {})[row] = tuple(100 * value for value in (c.mean, *c.interval))
+    file = io.BytesIO()
+    forest(panels, "change of the Fréchet distance against L₀, % (bars: 95 % intervals)", (100 * CLAIMED[0], 100 * CLAIMED[1])).savefig(
+        file, format="png", dpi=200)
+    return file.getvalue()
+
+
+def write_report(size: str = "cpu", page: Path = Path("notebooks/book/results.md"), out: Path = Path("build/report.html")) -> str:
+    """Write the report on a ledger: a page of the book with its picture, and one HTML file that holds both.
+
+    Args:
+        size: of the ledger, quick, cpu, scratch, full or hub
+        page: Markdown file to write
+        out: HTML file to write
+    """
+    from jinja2 import Template
+    from nbconvert.filters import markdown2html
+
+    table = table_of(size)
+    rows = read_rows(table)
+    found = changes(rows)
+    main = [c for c in found if c.setting in PAPER[1:] and c.scale == "none" and c.sampler in FAMILIES and len(c.values) > 1]
+    judged = verdicts(rows, **other_results())
+    text = Template(TEMPLATE.read_text(encoding="utf-8"), keep_trailing_newline=True).render(
+        size=size, table=table.name, rows=rows, row=rows[0], judged=judged, verdict_table=verdict_table(judged),
+        kinds=list(dict.fromkeys(row["features"] for row in rows)), seeds=sorted({row["training_seed"] for row in rows}),
+        devices=" and ".join(dict.fromkeys(row["device"] for row in rows)),
+        closed=change_table([c for c in found if c.setting == "l0" and c.sampler == "ddim" and c.features == main[0].features]),
+        untested=[verdict.claim for verdict in judged if verdict.verdict == "not tested here"])
+    png, picture = forest_plot(main), RESULTS.parent / "pictures" / "forest.png"
+    write_whole(picture, png)
+    write_whole(page, text.encode())
+    inline = text.replace("../../data/pictures/forest.png", "data:image/png;base64," + base64.b64encode(png).decode())
+    write_whole(out, (PAGE + markdown2html(inline)).encode())
+    return f"{page}, {out} and {picture}, from {len(rows)} rows of {table}"
