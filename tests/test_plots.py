@@ -175,6 +175,14 @@ def test_dots_stand_where_they_were_put():
     assert first.get_marker() != second.get_marker() and first.get_color() != second.get_color()
 
 
+def test_forest_draws_each_interval_in_the_colour_of_its_sign():
+    panels = {"A": {"down": (-5.0, -6.0, -4.0), "none": (0.5, -1.0, 2.0)}, "B": {"up": (3.0, 1.0, 5.0)}}
+    a, b = plots.forest(panels, "change", (-14.0, -3.0)).axes
+    assert [label.get_text() for label in a.get_yticklabels()] == ["down", "none", "up"] and a.yaxis_inverted()
+    bars = [line for ax in (a, b) for line in ax.lines if len(set(line.get_xdata())) > 1]
+    assert [(line.get_color(), *line.get_xdata(), line.get_ydata()[0]) for line in bars] == [(plots.BLUE, -6.0, -4.0, 0), ("#777777", -1.0, 2.0, 1), (plots.VERMILION, 1.0, 5.0, 2)]
+
+
 def test_planes_show_points_in_the_colours_of_the_plane():
     x, y = [1, 10, 100], [0.01, 0.1]
     figure = plots.planes({"one": np.array([[-20, 0, 20], [-10, 5, 99]]), "two": np.zeros((2, 3))}, x, y, "skip", "1 − τ", "%", 50,

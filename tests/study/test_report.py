@@ -1,0 +1,38 @@
+"""The report on a ledger: the page of the book is of the committed rows, and the HTML file needs nothing beside it."""
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from s2dm_mini.study import report
+from s2dm_mini.study.changes import changes
+from s2dm_mini.study.ledger import rows_of
+from s2dm_mini.study.verdicts import other_results, verdict_table, verdicts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    other = other_results()
+    monkeypatch.setattr(report, "other_results", lambda: other)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    report.write_report("cpu", tmp_path / "book" / "results.md", tmp_path / "report.html")
+    return tmp_path
+
+
+def test_the_page_of_the_book_is_of_the_committed_ledger(written):
+    page = (ROOT / "notebooks" / "book" / "results.md").read_text(encoding="utf-8")
+    assert page == (written / "book" / "results.md").read_text(encoding="utf-8"), "run make report"
+    rows = rows_of("cpu")
+    assert verdict_table(verdicts(rows, **other_results())) in page and f"{len(rows)} measurements on" in page
+    constant = next(c for c in changes(rows) if (c.scale, *c.place) == ("b1.005", "ddim", "quadratic", 5))
+    assert f"| L₀, ε/1.005 | {constant} |" in page
+
+
+def test_the_html_file_holds_its_picture(written):
+    html = (written / "report.html").read_text(encoding="utf-8")
+    picture, = re.findall(r'<img src="([^"]*)"', html)
+    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == (written / "pictures" / "forest.png").read_bytes()
+    assert html.count("<table>") >= 4 and "{{" not in html and "{%" not in html
