@@ -180,7 +180,8 @@ def test_forest_draws_each_interval_in_the_colour_of_its_sign():
     a, b = plots.forest(panels, "change", (-14.0, -3.0)).axes
     assert [label.get_text() for label in a.get_yticklabels()] == ["down", "none", "up"] and a.yaxis_inverted()
     bars = [line for ax in (a, b) for line in ax.lines if len(set(line.get_xdata())) > 1]
-    assert [(line.get_color(), *line.get_xdata(), line.get_ydata()[0]) for line in bars] == [(plots.BLUE, -6.0, -4.0, 0), ("#777777", -1.0, 2.0, 1), (plots.VERMILION, 1.0, 5.0, 2)]
+    drawn_bars = [(line.get_color(), *line.get_xdata(), line.get_ydata()[0]) for line in bars]
+    assert drawn_bars == [(plots.BLUE, -6.0, -4.0, 0), ("#777777", -1.0, 2.0, 1), (plots.VERMILION, 1.0, 5.0, 2)]
 
 
 def test_planes_show_points_in_the_colours_of_the_plane():

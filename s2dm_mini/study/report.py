@@ -1,6 +1,7 @@
 """The report for those who will not open a notebook, written from the ledger: no number in it is typed by hand."""
 import base64
 import io
+import re
 from pathlib import Path
 
 from ..plots import forest
@@ -17,7 +18,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <style>
  body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
  img { max-width: 100% } table { border-collapse: collapse; display: block; overflow-x: auto } tr { border-bottom: 1px solid #ddd }
- td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+ .anchor-link { display: none } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
 </style>
 """
 
@@ -59,6 +60,7 @@ def write_report(size: str = "cpu", page: Path = Path("notebooks/book/results.md
     png, picture = forest_plot(main), RESULTS.parent / "pictures" / "forest.png"
     write_whole(picture, png)
     write_whole(page, text.encode())
-    inline = text.replace("../../data/pictures/forest.png", "data:image/png;base64," + base64.b64encode(png).decode())
+    alone = re.sub(r"(?<!!)\[([^]]+)\]\((?!http)[^)]*\)", r"\1", text)  # links to other pages lead nowhere from one file
+    inline = alone.replace("../../data/pictures/forest.png", "data:image/png;base64," + base64.b64encode(png).decode())
     write_whole(out, (PAGE + markdown2html(inline)).encode())
     return f"{page}, {out} and {picture}, from {len(rows)} rows of {table}"
