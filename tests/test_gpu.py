@@ -171,6 +171,17 @@ def test_a_training_goes_on_where_it_stopped(precision, monkeypatch, tmp_path):
         assert (ours - wanted).abs().max() < 1e-3
 
 
+def test_a_recorded_step_trains_alike(monkeypatch, plain_float32):
+    """One CUDA graph for all gradients of a step, three steps of warm-up and three repeats; dropout and labels to draw."""
+    monkeypatch.setitem(PRESETS, "tiny", replace(SMALL, dropout=0.1))
+    config = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, learning_rate=1e-3, steps=6, log_every=6, label_dropout=0.1,
+                         device="cuda", precision="fp32")
+    [plain], [recorded] = (list(train(replace(config, record_step=on), shapes(28, size=8))) for on in (False, True))
+    assert recorded.loss == pytest.approx(plain.loss, rel=1e-3)
+    for ours, wanted in zip(recorded.ema.parameters(), plain.ema.parameters(), strict=True):
+        assert (ours - wanted).abs().max() < 1e-3
+
+
 def test_gradients_are_those_of_the_cpu(monkeypatch, plain_float32):
     weights, eps, losses, gradients = network().state_dict(), noise(4, 3, 8, 8), [], []
     monkeypatch.setattr(torch, "randn", lambda shape, generator=None, device=None, dtype=None: eps.to(device))

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(not os.environ.get("S2DM_CUDA_NOTEBOOKS"), reaso
 def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
     """In this process: a kernel of its own would not have the device. Cells that show an error are left out."""
     pytest.importorskip("matplotlib").use("Agg")
-    from matplotlib import pyplot
     from IPython.core.interactiveshell import InteractiveShell
+    from matplotlib import pyplot
 
     monkeypatch.chdir(path.parent)
     shell = InteractiveShell.instance()
