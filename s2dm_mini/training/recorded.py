@@ -3,7 +3,7 @@
 A CUDA graph repeats the same kernels on the same memory, and no Python. So all that changes from step to step must lie in memory that the
 graph reads: here the indices of the images, the weights, and the seeds of the generators. Adam and the averages, whose learning rate and
 decay Python computes, stay outside; they are three launches, and clipping ten. PyTorch's notes on CUDA give the recipe: some steps on
-another stream first. Tested on an emulated device only, which repeats operations as a graph does; no graph was ever recorded on a GPU.
+another stream first. Tested on an emulated device only, which repeats operations as a graph does; never recorded on a GPU.
 """
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,8 @@ class Recorded:
 
     def __init__(self, gradients: Callable[[Tensor], None], weights: Sequence[Tensor], generators: Sequence[torch.Generator]):
         self.gradients, self.weights, self.warmed_up = gradients, weights, 0
-        self.graph, self.index, self.found = torch.cuda.CUDAGraph(), None, []
+        self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(weights[0].device)
+        self.index, self.found = None, []
         for generator in generators:
             self.graph.register_generator_state(generator)
 
@@ -30,15 +31,15 @@ class Recorded:
         """index: (B,), the images of the step."""
         if self.warmed_up < WARM_UP:
             self.warmed_up += 1
-            now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-            aside.wait_stream(now)
-            with torch.cuda.stream(aside):
+            now = torch.cuda.current_stream(index.device)
+            self.stream.wait_stream(now)
+            with torch.cuda.stream(self.stream):
                 self.gradients(index)
-            now.wait_stream(aside)
+            now.wait_stream(self.stream)
             return
         if self.index is None:
             self.index = index.clone()
-            with torch.cuda.graph(self.graph):  # notes the kernels, runs none
+            with torch.cuda.graph(self.graph, stream=self.stream):  # notes the kernels, runs none
                 self.gradients(self.index)
             self.found = [weight.grad for weight in self.weights]
         self.index.copy_(index)

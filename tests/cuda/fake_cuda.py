@@ -106,6 +106,9 @@ def as_one_launch():
 class Stream:
     """torch.cuda.Stream; all that is sent to the emulated device is done at once, in order."""
 
+    def __init__(self, device=None):
+        pass
+
     def wait_stream(self, other):
         pass
 
@@ -157,7 +160,7 @@ def recording_class() -> type:
 
 
 @contextlib.contextmanager
-def recording(graph):
+def recording(graph, stream=None):
     """torch.cuda.graph."""
     import torch
 
