@@ -136,6 +136,11 @@ def test_what_is_not_finite_is_reported_after_the_last_step():
         next(walk)
 
 
+def test_an_inversion_that_is_not_finite_is_reported_at_its_end():
+    with pytest.raises(ValueError, match="left the finite numbers at t = 900"):
+        invert(lambda x, t: x * torch.where(t[:, None] > 400, torch.inf, 0.1), noise(4, 2).cuda(), SCHEDULE, 10)
+
+
 def test_for_sampling_records_a_graph_and_replays_it():
     """Answers in fp16 lie near float32's; the same input gives the same bits again, and an earlier answer is not written over."""
     model = network().cuda()
