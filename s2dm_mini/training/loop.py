@@ -7,7 +7,7 @@
 
 All randomness in step k comes from (seed, k): two runs that differ only in tau see the same images, the same t and the same ε₁, and a
 resumed run needs no generator's state. Images stay on the device as uint8. The loop waits for the device only at a record and for the
-shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py.
+shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py, a step as one CUDA graph in recorded.py.
 """
 import math
 from collections.abc import Iterator

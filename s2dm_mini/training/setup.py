@@ -68,7 +68,7 @@ def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.d
 
     A step there: convolutions in bf16 that copy no picture into another layout (unet.GroupNorm); a CUDA graph for the forward pass and
     one for the backward pass, 84 launches beside them for data, loss, clipping, Adam and EMA; no waiting between records. With record_step
-    one graph holds all but the last three: 19 launches in all. Counted on an emulated device, not timed; tests/benchmarks/roofline.py
+    one graph holds all but the last three: 15 launches in all. Counted on an emulated device, not timed; tests/benchmarks/roofline.py
     estimates what is left to gain.
     """
     network = accelerator.prepare(model) if accelerator else model
