@@ -136,6 +136,11 @@ def test_what_is_not_finite_is_reported_after_the_last_step():
         next(walk)
 
 
+def test_an_inversion_that_is_not_finite_is_reported_at_its_end():
+    with pytest.raises(ValueError, match="left the finite numbers at t = 900"):
+        invert(lambda x, t: x * torch.where(t[:, None] > 400, torch.inf, 0.1), noise(4, 2).cuda(), SCHEDULE, 10)
+
+
 def test_for_sampling_records_a_graph_and_replays_it():
     """Answers in fp16 lie near float32's; the same input gives the same bits again, and an earlier answer is not written over."""
     model = network().cuda()
@@ -168,6 +173,17 @@ def test_a_training_goes_on_where_it_stopped(precision, monkeypatch, tmp_path):
     assert resumed.step == whole.step == 8
     assert resumed.loss == pytest.approx(whole.loss, rel=1e-3 if precision == "fp32" else 1e-2)
     for ours, wanted in zip(resumed.ema.parameters(), whole.ema.parameters(), strict=True):
+        assert (ours - wanted).abs().max() < 1e-3
+
+
+def test_a_recorded_step_trains_alike(monkeypatch, plain_float32):
+    """One CUDA graph for all gradients of a step, three steps of warm-up and three repeats; dropout and labels to draw."""
+    monkeypatch.setitem(PRESETS, "tiny", replace(SMALL, dropout=0.1))
+    config = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, learning_rate=1e-3, steps=6, log_every=6, label_dropout=0.1,
+                         device="cuda", precision="fp32")
+    [plain], [recorded] = (list(train(replace(config, record_step=on), shapes(28, size=8))) for on in (False, True))
+    assert recorded.loss == pytest.approx(plain.loss, rel=1e-3)
+    for ours, wanted in zip(recorded.ema.parameters(), plain.ema.parameters(), strict=True):
         assert (ours - wanted).abs().max() < 1e-3
 
 

@@ -142,6 +142,8 @@ def test_inversion_refuses_what_is_not_finite_or_no_number_of_refinements():
             invert(gaussian, torch.zeros(1, 1), SCHEDULE, refinements=refinements)
     with pytest.raises(ValueError, match="left the finite numbers"):
         invert(lambda x, t: x * 1e30, torch.ones(1, 1), SCHEDULE, refinements=3)
+    with pytest.raises(ValueError, match="at t = 500"):  # where it happens; a GPU is asked at the end, see test_gpu.py
+        invert(lambda x, t: x * torch.where(t[:, None] > 400, math.inf, 0.1), torch.ones(1, 1), SCHEDULE, steps=10)
 
 
 A, HALFWAY = torch.ones(3), torch.tensor([0.5])

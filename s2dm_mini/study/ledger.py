@@ -28,6 +28,7 @@ from ..support.progress import bar
 from ..theory.gaussian import cifar10_eigenvalues, gaussian_variance
 from ..theory.scales import scale_of, scaled
 from ..training.config import DIFFUSERS, TrainConfig
+from ..unet import for_sampling
 from . import tables
 from .evaluate import Bench
 from .plan import SETTINGS, Group, experiment_of
@@ -131,9 +132,8 @@ def cost(size: str, path: Path, device: str = "auto", table: Path | None = None)
 
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
     """Draw the samples that the table lacks: a file of pixels (N, C, H, W) uint8 for each step count; existing files are kept."""
-    # In float32 on a GPU too (no `for_sampling`): the effects to be measured are as small as the rounding of bf16.
     bench = Bench(str(group.network_path(size, out)), device)
-    denoiser = scaled(bench.network, group.scale, bench.schedule)
+    denoiser = scaled(for_sampling(bench.network), group.scale, bench.schedule)
     paths = {steps: group.samples_path(size, steps, out) for steps in _lacking(size, group, table).steps}
     for steps, path in paths.items():
         with sole_writer(path, wait=True):

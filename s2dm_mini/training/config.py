@@ -41,6 +41,7 @@ class TrainConfig:
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the device multiplies it in hardware; a resumed run goes on as it began
     shards: int = 1  # parts of a batch, computed one after another and shared among the processes
+    record_step: bool = False  # on one GPU: launch a step's gradients at once, for networks as small as nano; never tried on a GPU
     log_every: int = 10  # steps
     save_minutes: float = 3.0
     keep_images: tuple[int, ...] = ()  # after so many images the averaged network is kept, as model-at-IMAGES.safetensors
@@ -72,6 +73,7 @@ class TrainConfig:
             ("device", self.device in ("auto", "cpu") or self.device.startswith("cuda"), "auto, cpu or cuda"),
             ("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"),
             ("shards", self.shards >= 1 and self.batch % self.shards == 0, f"a divisor of batch = {self.batch}"),
+            ("record_step", not self.record_step or self.shards == 1, "False where a batch has several shards"),
             ("log_every", self.log_every >= 1, "at least 1"),
             ("keep_images", all(n > 0 for n in self.keep_images), "numbers of images above 0"),
         ))

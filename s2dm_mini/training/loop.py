@@ -7,7 +7,7 @@
 
 All randomness in step k comes from (seed, k): two runs that differ only in tau see the same images, the same t and the same ε₁, and a
 resumed run needs no generator's state. Images stay on the device as uint8. The loop waits for the device only at a record and for the
-shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py.
+shuffled order of a new epoch. Preparation is in setup.py, the state on disk in run.py, a step as one CUDA graph in recorded.py.
 """
 import math
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from ..schedule import MAX_T
 from ..support.checks import check_integer, check_kind
 from ..support.machine import seed_of
 from .config import MAX_BATCH, TrainConfig
+from .recorded import Recorded
 from .run import Run, claimed
 from .setup import batch_indices, compiled, dropout_seed
 
@@ -56,30 +57,37 @@ def train(config: TrainConfig, images: Images | None = None, resume: bool = Fals
         pixels, labels = images.pixels.to(device), images.labels.to(device)  # (N, C, H, W) or (N, C, L), and (N,)
         visited = schedule.timesteps(config.only_steps, "quadratic").to(device) if config.only_steps else None
         weights, averages = list(run.model.parameters()), {decay: list(ema.parameters()) for decay, ema in run.emas.items()}
-        generator, total = torch.Generator(device), torch.zeros((), device=device)
+        # Labels are dropped with a seed of their own: without them, all else is the same.
+        generator, for_labels, total = torch.Generator(device), torch.Generator(device), torch.zeros((), device=device)
         run.model.train()
 
+        def gradients(index: Tensor) -> None:
+            """Add the loss of the images index, (B/shards,), to total, and its gradients to the weights'."""
+            denoiser = network
+            if config.label_dropout < 1:
+                denoiser = partial(network, label=drop_labels(labels[index], config.label_dropout, for_labels))
+            x0 = images.augment(pixels[index], generator)  # (B/shards, C, H, W) or (B/shards, C, L)
+            t = antithetic_timesteps(len(x0), config.T, generator)
+            if visited is not None:
+                t = visited[t * len(visited) // config.T]  # as uniform over the visited timesteps as t is over all
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
+                losses = s2dm_loss(denoiser, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
+            if config.weighting != "uniform":
+                losses = losses * timestep_weight(t, schedule, config.weighting)
+            loss = losses.mean() / len(run.shards)
+            loss.backward()
+            total.add_(loss.detach())
+
+        if config.record_step:
+            gradients = Recorded(gradients, weights, (generator, for_labels))
         while run.progress() < 1:
             batch = batch_indices(config, run.step, len(images), device)
             for shard in run.shards:
-                # Draw labels to drop, mirroring, t and noise. Labels have a seed of their own: without them, all else is the same.
-                denoiser, seed = network, seed_of(config.seed, 0, run.step, shard)
-                if config.label_dropout < 1:
-                    generator.manual_seed(seed_of(config.seed, 3, run.step, shard))
-                    denoiser = partial(network, label=drop_labels(labels[batch[shard]], config.label_dropout, generator))
+                seed = seed_of(config.seed, 0, run.step, shard)
                 generator.manual_seed(seed)
-                x0 = images.augment(pixels[batch[shard]], generator)  # (B/shards, C, H, W) or (B/shards, C, L)
-                t = antithetic_timesteps(len(x0), config.T, generator)
-                if visited is not None:
-                    t = visited[t * len(visited) // config.T]  # as uniform over the visited timesteps as t is over all
-
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16), dropout_seed(run.model, device, seed):
-                    losses = s2dm_loss(denoiser, x0, t, schedule, config.skip, config.tau, config.reading, generator)  # (B/shards,)
-                if config.weighting != "uniform":
-                    losses = losses * timestep_weight(t, schedule, config.weighting)
-                loss = losses.mean() / len(run.shards)
-                loss.backward()
-                total += loss.detach()
+                for_labels.manual_seed(seed_of(config.seed, 3, run.step, shard))
+                with dropout_seed(run.model, device, seed):
+                    gradients(batch[shard])
 
             norm = torch.nn.utils.clip_grad_norm_(weights, config.clip)
             total += 0 * norm  # NaN where a gradient is not finite: the record then raises, and the spoilt weights are not saved

@@ -21,7 +21,7 @@ from .setup import TrainingError, is_first_process, new_model, open_images, open
 
 RECORD_SECONDS = 10  # the longest time between two records, so that a caller can stop a training of slow steps
 # Settings that may change when a run is resumed.
-FREE_ON_RESUME = ("steps", "images", "minutes", "device", "log_every", "save_minutes", "keep_images", "out")
+FREE_ON_RESUME = ("steps", "images", "minutes", "device", "record_step", "log_every", "save_minutes", "keep_images", "out")
 
 
 def files(config: TrainConfig) -> list[Path]:

@@ -38,6 +38,8 @@ def open_processes(config: TrainConfig):
     if config.shards % processes:
         raise ValueError(f"shards = {config.shards} must be a multiple of the number of processes, {processes}.")
     device = accelerator.device if accelerator else open_device(config.device)
+    if config.record_step and device.type != "cuda":
+        raise ValueError(f"record_step = True needs a GPU, and this training runs on {device}: leave it out.")
     return accelerator, device, range(accelerator.process_index if accelerator else 0, config.shards, processes)
 
 
@@ -65,8 +67,9 @@ def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.d
     """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU.
 
     A step there: convolutions in bf16 that copy no picture into another layout (unet.GroupNorm); a CUDA graph for the forward pass and
-    one for the backward pass, some 95 launches beside them for data, loss, clipping, Adam and EMA; no waiting between records. Counted on
-    an emulated device, not timed; tests/benchmarks/roofline.py estimates what is left to gain.
+    one for the backward pass, 84 launches beside them for data, loss, clipping, Adam and EMA; no waiting between records. With record_step
+    one graph holds all but the last three: 15 launches in all. Counted on an emulated device, not timed; tests/benchmarks/roofline.py
+    estimates what is left to gain.
     """
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":
@@ -74,7 +77,7 @@ def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.d
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
         # CUDA graphs ("reduce-overhead") launch the kernels of a pass all at once; small presets otherwise wait for each launch.
         # The next pass overwrites the gradients' memory, so one step may have only one pass: one shard, one call of the network.
-        graphs = accelerator is None and config.shards == 1 and config.reading != "output"
+        graphs = accelerator is None and config.shards == 1 and config.reading != "output" and not config.record_step
         network = torch.compile(network, mode="reduce-overhead" if graphs else "default")
     return network
 

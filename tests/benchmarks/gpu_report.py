@@ -2,6 +2,7 @@
 
     tests      tests/test_gpu.py: it draws and trains as the CPU does
     speed      speed.py, ours and diffusers' training and sampling
+    batch      training with larger batches, up to the first that does not fit; and with record_step, one launch for a step's gradients
     training   ten minutes of `compact` on CIFAR-10, as the zoo trains it
     distance   of the trained network's samples from CIFAR-10, DDIM in 10, 20 and 50 steps
     fp16       how far sampling in half precision shifts the colours, in grey levels of 255
@@ -9,8 +10,10 @@
 About twenty-five minutes on one GPU (an estimate; never run on one). It needs CIFAR-10: python -m s2dm_mini fetch
 """
 import argparse
+import gc
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import pytest
 import speed
 import torch
 
-from s2dm_mini import NoiseSchedule, for_sampling, load_pretrained, sample
+from s2dm_mini import NoiseSchedule, TrainConfig, for_sampling, load_pretrained, sample, train
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.data import load_data
 from s2dm_mini.measure.draw import starting_noise
@@ -41,6 +44,23 @@ class Counted:
     def pytest_runtest_logreport(self, report):
         if report.when == "call" or report.outcome != "passed":
             setattr(self, report.outcome, getattr(self, report.outcome) + 1)
+
+
+def batches_that_fit(config: TrainConfig, batches: tuple[int, ...]) -> Iterator[tuple[int, float, float]]:
+    """(batch, images/s, GiB at most allocated) of a training with each batch in turn, up to the first that needs too much memory."""
+    for batch in batches:
+        torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        records = train(replace(config, batch=batch), speed.some_images(config.preset))
+        try:
+            next(records)  # compiles
+            rate = next(records).images_per_second
+        except torch.cuda.OutOfMemoryError:
+            return
+        records.close()
+        yield batch, rate, torch.cuda.max_memory_allocated() / 2**30
 
 
 def main() -> None:
@@ -74,6 +94,17 @@ def main() -> None:
                     {"train": "images/s", "sample": "images/s"}.get(name, "GiB" if "memory" in name else ""))
     parts.insert(0, f"Matmul in bf16: {rate / 1e12:.0f} TFLOP/s; batch {size.train_batch} training, {size.sample_batch} sampling.\n\n"
                     + speed.table(measured))
+
+    lines, batches = [], (8, 16) if dry else (128, 256, 512, 1024, 2048, 4096)
+    for preset, record_step, tried in (("nano", False, batches[:1]), ("nano", True, batches[:1]), ("compact", False, batches)):
+        looked_at = TrainConfig(preset="tiny" if dry else preset, steps=10**9, log_every=5 if dry else 20, device="cuda",
+                                record_step=record_step)
+        for batch, rate, memory in batches_that_fit(looked_at, tried):
+            name = f"{preset}, batch {batch}{', record_step' if record_step else ''}"
+            add("batch", name, rate, "images/s")
+            add("batch", name, memory, "GiB")
+            lines.append(f"| {name} | {rate:,.0f} | {memory:.2f} |")
+    parts.append("| training | images/s | GiB |\n| --- | ---: | ---: |\n" + "\n".join(lines))
 
     train_to_end(config, f"training {config.preset}")
     record = load_model(config.out / "model.safetensors")[1]

@@ -18,6 +18,7 @@ host sends to the GPU for a training step, and for a step of DDIM: kernels, copi
 missed, a profile says what our time goes to.
 """
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +187,7 @@ def compare(ours: Callable[..., Iterator], theirs: Callable[..., Iterator], pres
     sides, memory = [], []
     for side in (ours, theirs):
         if device == "cuda":
+            gc.collect()  # else the memory of the side before would be freed while this one's is measured
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()

@@ -5,6 +5,7 @@
 Compiles fakecuda.cpp once, into build/cuda; without a compiler it says so and ends well.
 """
 import collections
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -68,6 +69,9 @@ def install() -> None:
         module.get_rng_state = lambda device="cuda": fake.state().clone()
         module.set_rng_state = lambda state, device="cuda": fake.set_state(state)
     torch._C._cuda_isCurrentStreamCapturing = lambda: False
+    cuda.CUDAGraph, cuda.graph = recording_class(), recording
+    cuda.Stream = cuda.current_stream = Stream
+    cuda.stream = lambda stream: contextlib.nullcontext()
     torch.real_compile = torch.compile  # for tests that count compilations
     torch.compile = lambda model=None, *, mode=None, **_: Graphed(model) if mode == "reduce-overhead" else model
 
@@ -83,6 +87,98 @@ def forget() -> None:
     torch.ops.fakecuda.forget()
 
 
+IN_GRAPHS = [0]  # operations that graphs repeated, less one launch for each graph
+
+
+def launches() -> int:
+    """What the host has sent to the device: operations, and graphs."""
+    import torch
+    return torch.ops.fakecuda.launches() - IN_GRAPHS[0]
+
+
+@contextlib.contextmanager
+def as_one_launch():
+    before = launches()
+    yield
+    IN_GRAPHS[0] += launches() - before - 1
+
+
+class Stream:
+    """torch.cuda.Stream; all that is sent to the emulated device is done at once, in order."""
+
+    def __init__(self, device=None):
+        pass
+
+    def wait_stream(self, other):
+        pass
+
+
+def recording_class() -> type:
+    """A class that stands for torch.cuda.CUDAGraph, made when torch can be imported.
+
+    It notes operations with the memory they read and wrote, and repeats them there: no Python between them runs again, and numbers
+    stay what they were. Recording changes no memory and no generator. What a GPU could not record is refused.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    def tensors(value):
+        return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+    class Recording(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.operations, self.generators, self.written = [], [], {}
+
+        def register_generator_state(self, generator):
+            self.generators.append(generator)
+
+        def __torch_dispatch__(self, operation, types, args=(), named=None):
+            named = named or {}
+            given = list(zip(operation._schema.arguments, args, strict=False))  # tensors to write to may also be named out
+            given += [(argument, named[argument.name]) for argument in operation._schema.arguments if argument.name in named]
+            for argument, value in given:
+                # The dispatcher wraps a generator anew: it is known by its seed.
+                if isinstance(value, torch.Generator) and value.initial_seed() not in [g.initial_seed() for g in self.generators]:
+                    raise RuntimeError("a generator that draws within a CUDA graph must be registered with it.")
+                if argument.alias_info and argument.alias_info.is_write:
+                    for tensor in tensors(value):
+                        self.written.setdefault(tensor.data_ptr(), (tensor.detach(), tensor.detach().clone()))
+            out = operation(*args, **named)
+            self.operations.append((operation, args, named, out))
+            return out
+
+        def replay(self):
+            with torch.no_grad(), as_one_launch():
+                for operation, args, named, out in self.operations:
+                    for kept, new in zip(tensors(out), tensors(operation(*args, **named)), strict=True):
+                        if kept.data_ptr() != new.data_ptr():
+                            kept.detach().copy_(new)
+
+    return Recording
+
+
+@contextlib.contextmanager
+def recording(graph, stream=None):
+    """torch.cuda.graph."""
+    import torch
+
+    states = [generator.get_state() for generator in graph.generators]
+    own = torch.ops.fakecuda.state().clone()
+    torch.ops.fakecuda.sync_mode(2)
+    try:
+        with as_one_launch(), graph:
+            yield
+    finally:
+        torch.ops.fakecuda.sync_mode(0)
+    for generator, state in zip(graph.generators, states, strict=True):
+        generator.set_state(state)
+    torch.ops.fakecuda.set_state(own)
+    for tensor, before in graph.written.values():
+        tensor.copy_(before)
+
+
 class Graphed:
     """Answers as `model` does, in memory that its next call with such inputs overwrites: answers and gradients, as CUDA graphs do."""
 
@@ -96,14 +192,15 @@ class Graphed:
         class Pass(torch.autograd.Function):
             @staticmethod
             def forward(ctx, inputs, *weights):
-                with torch.enable_grad():
+                with torch.enable_grad(), as_one_launch():
                     ctx.out = model(*(v.detach().requires_grad_(v.requires_grad) for v in inputs))
-                return owner.placed(("answer", owner.key(inputs)), ctx.out)
+                    return owner.placed(("answer", owner.key(inputs)), ctx.out)
 
             @staticmethod
             def backward(ctx, grad):
-                found = torch.autograd.grad(ctx.out, owner.weights, grad, allow_unused=True)
-                return (None, *(g if g is None else owner.placed(("gradient", i), g) for i, g in enumerate(found)))
+                with as_one_launch():
+                    found = torch.autograd.grad(ctx.out, owner.weights, grad, allow_unused=True)
+                    return (None, *(g if g is None else owner.placed(("gradient", i), g) for i, g in enumerate(found)))
 
         self.differentiable = Pass.apply
 

@@ -10,8 +10,8 @@ import fake_cuda
 import pytest
 import torch
 
+from s2dm_mini import TrainConfig, shapes, train
 from s2dm_mini import __main__ as commands
-from s2dm_mini import shapes
 from s2dm_mini.data.images import Images
 from s2dm_mini.measure import references
 from s2dm_mini.study import classes, classifier, interpolations, plan
@@ -125,8 +125,23 @@ def test_the_report_of_a_gpu_is_written(tmp_path):
     assert done.returncode == 0, done.stderr
     page, rows = (tmp_path / "gpu-report.md").read_text(), read_rows(tmp_path / "gpu-report.csv")
     assert "an emulated CUDA device" in page and "0 failed" in page
-    assert {row["part"] for row in rows} == {"tests", "speed", "training", "distance", "fp16"}
+    assert {row["part"] for row in rows} == {"tests", "speed", "batch", "training", "distance", "fp16"}
     assert all(row["value"] and row["device"] == "an emulated CUDA device" for row in rows)
+
+
+def test_the_largest_batch_is_found_by_trying(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    import gpu_report
+
+    def full_at_32(config, images):
+        if config.batch == 32:
+            raise torch.cuda.OutOfMemoryError
+        yield from train(config, images)
+
+    monkeypatch.setattr(gpu_report, "train", full_at_32)
+    config = TrainConfig(preset="tiny", steps=10**9, log_every=1, device="cuda")
+    found = list(gpu_report.batches_that_fit(config, (8, 16, 32, 64)))
+    assert [batch for batch, *_ in found] == [8, 16] and all(rate > 0 and memory > 0 for _, rate, memory in found)
 
 
 def test_waits_can_be_counted():

@@ -15,7 +15,7 @@ from s2dm_mini import denoisers, guidance, latents, s2dm_loss, schedule, unet
 from s2dm_mini.explorer import ends, strips
 from s2dm_mini.measure import draw, paths
 from s2dm_mini.samplers import common, sample, trajectory
-from s2dm_mini.training import loop, run, setup
+from s2dm_mini.training import loop, recorded, run, setup
 
 
 def losses_with_a_schedule_on_the_cpu(network):
@@ -57,6 +57,7 @@ def graphs(variant):
 
 
 no_step_waits = with_(training.test_no_step_waits, "s2dm")
+recording = with_(training.test_a_recorded_step_is_the_step, "labels")
 
 INJECTED = {
     # Tensors of two devices, or a generator of the other.
@@ -88,6 +89,11 @@ INJECTED = {
                            with_(faults.test_an_answer_is_not_overwritten_by_the_next, "plms")),
     "graphs though a step has two shards": (setup.compiled, " and config.shards == 1", "", graphs("two shards")),
     "graphs though a step has two passes": (setup.compiled, ' and config.reading != "output"', "", graphs("output")),
+    # A recorded step repeats what it was recorded with.
+    "the images of the recording": (recorded.Recorded.__call__, "self.index.copy_(index)", "pass", recording),
+    "images that Python chooses": (loop.train, "pixels[index]", "pixels[batch[shard]]", recording),
+    "the gradients of the recording lost": (recorded.Recorded.__call__, "weight.grad = grad", "pass", recording),
+    "the noise of the recording": (recorded.Recorded.__init__, "self.graph.register_generator_state(generator)", "pass", recording),
     "dropout from the user's generator": (setup.dropout_seed, '[device] if device.type == "cuda" else []', "[]",
                                           training.test_the_users_random_numbers_are_left_alone),
     # Wrong numbers.

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.skipif(not os.environ.get("S2DM_CUDA_NOTEBOOKS"), reaso
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
     """In this process: a kernel of its own would not have the device. Cells that show an error are left out."""
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+    pytest.importorskip("matplotlib").use("Agg")
     from IPython.core.interactiveshell import InteractiveShell
+    from matplotlib import pyplot
 
     monkeypatch.chdir(path.parent)
     shell = InteractiveShell.instance()
@@ -31,5 +31,5 @@ def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
             else cell.source
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             done = shell.run_cell(source, silent=True)
-        matplotlib.pyplot.close("all")
+        pyplot.close("all")
         assert done.success, f"cell {number} of {path.name}: {done.error_in_exec or done.error_before_exec!r}\n{said.getvalue()[-2000:]}"

@@ -13,7 +13,7 @@ CONFIG = TrainConfig(data="shapes", preset="tiny", batch=8, warmup=2, steps=7, l
 VARIANTS = {"s2dm": {}, "l0": {"tau": 1.0}, "fp32": {"precision": "fp32"}, "expected": {"reading": "expected"},
             "shared": {"reading": "shared"}, "output": {"reading": "output", "skip": 49}, "labels": {"label_dropout": 0.1},
             "10 steps only": {"only_steps": 10}, "min-snr-5": {"weighting": "min-snr-5"}, "p2": {"weighting": "p2"},
-            "two shards": {"shards": 2}, "no ramp": {"ema_ramp": False}}
+            "two shards": {"shards": 2}, "no ramp": {"ema_ramp": False}, "recorded": {"record_step": True}}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -40,6 +40,26 @@ def test_graphs_change_nothing(images, monkeypatch, name):
         *_, record = train(replace(CONFIG, steps=4, **VARIANTS[name]), images)
         found.append([weight.cpu() for weight in record.ema.parameters()])
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("two shards", "recorded")])
+def test_a_recorded_step_is_the_step(images, name):
+    """With other images, t, noise, labels, dropout, learning rate and EMA decay each time: the same weights, to the bit."""
+    found = []
+    for record_step in (False, True):
+        *_, record = train(replace(CONFIG, steps=8, log_every=5, record_step=record_step, **VARIANTS[name]), images)
+        found.append([torch.tensor(record.loss), *(weight.cpu() for weight in record.ema.parameters())])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("changes", "at_most"), [({}, 87), ({"record_step": True}, 16)])
+def test_launches_of_a_step(images, changes, at_most):
+    """Beside whole graphs: data, loss, clipping, Adam and EMA; and clipping, Adam and EMA."""
+    records = train(replace(CONFIG, steps=15, log_every=5, **changes), images)
+    next(records)
+    before = fake_cuda.launches()
+    next(records)
+    assert (fake_cuda.launches() - before) / 5 <= at_most
 
 
 def test_the_users_random_numbers_are_left_alone(images):

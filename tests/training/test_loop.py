@@ -622,6 +622,13 @@ def test_impossible_settings(name, value, said):
         replace(BASE, **{name: value})
 
 
+def test_a_step_is_recorded_on_a_gpu_alone_and_with_one_shard(small):
+    with pytest.raises(ValueError, match="record_step = True needs a GPU, and this training runs on cpu: leave it out"):
+        next(train(replace(BASE, record_step=True), small))
+    with pytest.raises(ValueError, match="record_step must be False where a batch has several shards, not True"):
+        replace(BASE, record_step=True, shards=2)
+
+
 def test_a_training_needs_an_end():
     with pytest.raises(ValueError, match="steps, images or minutes"):
         TrainConfig()
