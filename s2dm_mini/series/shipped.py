@@ -84,12 +84,14 @@ def open_explorer(folder: Path = FOLDER, /) -> None:
     from voila.app import Voila
 
     print("The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends.", flush=True)
-    # Voilà would open a browser without the token.
-    Voila.launch_instance([str(folder / "notebooks" / notebook), "--Voila.ip=127.0.0.1", "--token", "--no-browser"])
+    # Voilà would open a browser without the token, and keep the kernels of pages that were closed.
+    Voila.launch_instance([str(folder / "notebooks" / notebook), "--Voila.ip=127.0.0.1", "--token", "--no-browser",
+                           "--MappingKernelManager.cull_idle_timeout=300", "--MappingKernelManager.cull_interval=60"])
 
 
 def _open_lab(folder: Path, notebook: str) -> None:
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance([str(folder.resolve() / "notebooks" / notebook), f"--ServerApp.root_dir={folder.resolve()}",
+    # The address that is printed leads to the notebook too.
+    LabApp.launch_instance([f"--ServerApp.root_dir={folder.resolve()}", f"--LabApp.default_url=/lab/tree/notebooks/{notebook}",
                             "--ServerApp.ip=127.0.0.1"])

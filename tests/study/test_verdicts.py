@@ -161,6 +161,7 @@ def test_the_pages_hold_the_verdicts_of_the_committed_ledgers():
     for size in LEDGER_SIZES:
         table = table_of(size)
         if table.exists():
-            written = table.with_name(f"verdicts-{size}.md").read_text()
+            written = table.with_name(f"verdicts-{size}.md").read_text(encoding="utf-8")
             assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
-    assert verdict_table(verdicts(rows_of("cpu"), **other_results())) in (ROOT / "notebooks" / "book" / "results.md").read_text()
+    page = (ROOT / "notebooks" / "book" / "results.md").read_text(encoding="utf-8")
+    assert verdict_table(verdicts(rows_of("cpu"), **other_results())) in page
