@@ -40,6 +40,8 @@ def lay_out(folder: Path = FOLDER, /) -> str:
             laid[name] = _sha256(content)
         write_whole(record, json.dumps(laid, indent=1).encode())
     said = f"{written} files laid out in {folder}; `s2dm-mini lab {folder}` opens them."
+    if find_spec("otter") is None:
+        said += " The labs' checks need otter-grader: pip install 's2dm-mini[labs]'."
     return said + (f" Kept because changed there: {', '.join(kept)}. Rename one to get the package's." if kept else "")
 
 
