@@ -41,7 +41,7 @@ def lay_out(folder: Path = FOLDER, /) -> str:
         write_whole(record, json.dumps(laid, indent=1).encode())
     said = f"{written} files laid out in {folder}; `s2dm-mini lab {folder}` opens them."
     if find_spec("otter") is None:
-        said += " The labs' checks need otter-grader: pip install 's2dm-mini[labs]'."
+        said += ' The labs\' checks need otter-grader: pip install "s2dm-mini[labs]".'
     return said + (f" Kept because changed there: {', '.join(kept)}. Rename one to get the package's." if kept else "")
 
 
@@ -80,7 +80,7 @@ def open_explorer(folder: Path = FOLDER, /) -> None:
     print(lay_out(folder), flush=True)
     notebook = "explorer/latent_explorer.ipynb"
     if find_spec("voila") is None:
-        print("Voilà is not installed (pip install 's2dm-mini[explorer]'): run the three cells in JupyterLab.", flush=True)
+        print('Voilà is not installed (pip install "s2dm-mini[explorer]"): run the three cells in JupyterLab.', flush=True)
         _open_lab(folder, notebook)
         return
     from voila.app import Voila

@@ -78,7 +78,7 @@ def test_lab_and_explorer_answer_this_machine_only(source, tmp_path, monkeypatch
     monkeypatch.setattr(shipped, "find_spec", lambda name: None)
     shipped.open_explorer(folder)
     said = capsys.readouterr().out
-    assert "pip install 's2dm-mini[labs]'" in said and "pip install 's2dm-mini[explorer]'" in said
+    assert 'pip install "s2dm-mini[labs]"' in said and 'pip install "s2dm-mini[explorer]"' in said
     apps, arguments = zip(*started, strict=True)
     assert apps == (LabApp, Voila, LabApp) and all(any(a.endswith(".ip=127.0.0.1") for a in argv) for argv in arguments)
     first, voila, without_voila = arguments
