@@ -63,7 +63,7 @@ stress: .venv/test.stamp
 # Both answer this machine only, and only with the token that stands in the address they print. JupyterLab opens that address itself;
 # Voilà would open one without the token, and leaves the kernel of a page that was closed or loaded again: five minutes later it is ended.
 lab: .venv/run.stamp
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb --ip=127.0.0.1
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --ip=127.0.0.1
 
 explorer: .venv/explorer.stamp
 	@echo "The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends."

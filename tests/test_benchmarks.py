@@ -42,7 +42,7 @@ def test_speed_prints_one_table_and_a_profile_where_a_target_is_missed(speed, mo
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| tiny")]
     assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {10}
     assert said.count("ms a turn") == 2 and "convolution" in said
-    written = json.loads((tmp_path / "speed.json").read_text())
+    written = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     ours, theirs, ratio = written["rows"]
     for side in (ours, theirs):
         assert all(side[name] > 0 for name in ("train", "sample", "train_matmul", "sample_matmul"))

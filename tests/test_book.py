@@ -18,7 +18,7 @@ from docstrings import to_rest  # noqa: E402
 from formulas import to_mathml  # noqa: E402
 
 SERIES = [path for path in sorted(ROOT.glob("notebooks/[0-9][0-9]*_*.ipynb"))
-          if not json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft")]
+          if not json.loads(path.read_text(encoding="utf-8"))["metadata"].get("s2dm_mini", {}).get("draft")]
 
 
 def build(source: Path, out: Path) -> subprocess.CompletedProcess:
@@ -37,7 +37,7 @@ def book(tmp_path_factory):
 
 def text_of(page: Path) -> str:
     """What a reader sees of a page's main part."""
-    main = re.search(r'<article role="main".*?</article>', page.read_text(), flags=re.DOTALL)
+    main = re.search(r'<article role="main".*?</article>', page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return html.unescape(re.sub(r"<[^>]+>", "", main[0]))
 
 
@@ -47,50 +47,50 @@ def test_every_notebook_has_a_page_with_its_title_and_pictures(book):
         page = book / "notebooks" / f"{path.stem}.html"
         assert notebook.cells[0].source.splitlines()[0].removeprefix("# ") in text_of(page)
         stored = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-        assert page.read_text().count("../_images/") >= len(stored), f"{page.name} shows fewer pictures than the notebook stores"
-    start = (book / "notebooks" / "book" / "index.html").read_text()
+        assert page.read_bytes().count(b"../_images/") >= len(stored), f"{page.name} shows fewer pictures than the notebook stores"
+    start = (book / "notebooks" / "book" / "index.html").read_text(encoding="utf-8")
     places = [start.index(f"{path.stem}.html") for path in SERIES]
     assert places == sorted(places)
-    assert "notebooks/book/index.html" in (book / "index.html").read_text()
+    assert "notebooks/book/index.html" in (book / "index.html").read_text(encoding="utf-8")
 
 
 def test_links_lead_to_pages_and_to_anchors_in_them(book):
     seen = 0
     for page in [*book.glob("notebooks/**/*.html"), *book.glob("data/**/*.html")]:
-        for link in re.findall(r'<a [^>]*href="([^"]+)"', page.read_text()):
+        for link in re.findall(r'<a [^>]*href="([^"]+)"', page.read_text(encoding="utf-8")):
             if re.match(r"https?:|mailto:", link):
                 continue
             file, _, anchor = link.partition("#")
             target = (page.parent / file).resolve() if file else page
             assert not file.endswith(".ipynb") and target.exists(), f"{page.name} links to {link}, which is not there"
-            assert not anchor or f'id="{anchor}"' in target.read_text(), f"{page.name} links to {link}: no such anchor"
+            assert not anchor or f'id="{anchor}"' in target.read_text(encoding="utf-8"), f"{page.name} links to {link}: no such anchor"
             seen += bool(re.match(r"question-\d+$", anchor))
     assert seen >= 3  # among them those to the notebooks' own anchors
 
 
 def test_nothing_is_loaded_from_the_network_and_no_path_of_this_machine_is_shown(book):
     for page in book.rglob("*.html"):
-        content = page.read_text()
+        content = page.read_text(encoding="utf-8")
         assert not re.search(r'<(script|img|link|iframe)[^>]*(src|href)="(https?:)?//', content), page.name
         assert str(ROOT) not in content, page.name
 
 
 def test_search_finds_words_of_notebooks_and_names_of_the_library(book):
-    index = json.loads((book / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+    index = json.loads((book / "searchindex.js").read_text(encoding="utf-8").removeprefix("Search.setIndex(").removesuffix(")"))
     assert {f"notebooks/{path.stem}" for path in SERIES} <= set(index["docnames"])
     assert "shrinkag" in index["terms"]  # words are stored by their stems
     assert (book / "search.html").exists()
 
 
 def test_the_reference_has_every_module_once_and_the_key_functions(book):
-    pages = {page.stem: page.read_text() for page in book.glob("notebooks/book/api_*.html")}
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in book.glob("notebooks/book/api_*.html")}
     whole = "".join(pages.values())
     for name in ("samplers.sample", "samplers.trajectory", "losses.s2dm_loss", "losses.shrinkage", "schedule.NoiseSchedule.linear",
                  "training.config.TrainConfig", "unet.UNet", "measure.metrics.frechet_distance"):
         assert f'id="s2dm_mini.{name}"' in whole, f"the reference lacks {name}"
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if path.read_text() and not module.endswith(("__main__", "s2dm_mini")):
+        if path.read_text(encoding="utf-8") and not module.endswith(("__main__", "s2dm_mini")):
             places = whole.count(f'id="module-{module}"')
             assert places == 1, f"{module} is on {places} pages of the reference: name its room in one of notebooks/book/api_*.md"
     assert "‖ε₁ − c_t·f‖²" in html.unescape(pages["api_core"])  # a table of the docstring, as typed
@@ -114,23 +114,23 @@ def test_the_picture_of_the_house_shows_every_room_and_every_import(book):
     layer_of = {room: i for i, layer in enumerate(rooms.layers()) for room in layer}
     assert all(layer_of[a] < layer_of[b] for a, b in found), "arrows run down"
     assert set(rooms.CORE) <= places
-    for svg in (rooms.picture(), (book / "notebooks" / "book" / "house.html").read_text()):
+    for svg in (rooms.picture(), (book / "notebooks" / "book" / "house.html").read_text(encoding="utf-8")):
         assert re.findall(r'id="room-([\w-]+)"', svg) == order
         assert set(re.findall(r'id="(\w+)-imports-(\w+)"', svg)) == found
 
 
 def test_the_way_in_names_files_that_are_there():
-    text = (ROOT / "s2dm_mini" / "README.md").read_text()
+    text = (ROOT / "s2dm_mini" / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 60
     for file in re.findall(r"`([\w/]+(?:\.py|/))`", text):
         assert "NAME" in file or any((ROOT / place / file).exists() for place in ("s2dm_mini", "s2dm_mini/samplers", ".")), file
     for name in re.findall(r"`([A-Z]{4,})`", text):
-        assert any(f"\n{name}" in path.read_text() for path in (ROOT / "s2dm_mini").rglob("*.py")), name
+        assert any(f"\n{name}" in path.read_text(encoding="utf-8") for path in (ROOT / "s2dm_mini").rglob("*.py")), name
 
 
 def assert_no_solution(book: Path) -> None:
     assert not [path for path in book.rglob("*") if path.suffix in (".ipynb", ".zip")]
-    pages = {path.stem for path in book.rglob("*.html") if "labs" in path.relative_to(book).parts or "BEGIN SOLUTION" in path.read_text()}
+    pages = {path.stem for path in book.rglob("*.html") if "labs" in path.relative_to(book).parts or b"BEGIN SOLUTION" in path.read_bytes()}
     assert pages <= {"README"}
 
 
@@ -142,14 +142,14 @@ def small_source(folder: Path, **cells: str) -> Path:
     """A source of the book: a start page, a notebook of one Markdown cell for each keyword, and a lab with its master."""
     (folder / "notebooks" / "book").mkdir(parents=True)
     contents = "# Small\n\n```{toctree}\n:glob:\n\n../[0-9][0-9]*_*\n../*/README\n```\n"
-    (folder / "notebooks" / "book" / "index.md").write_text(contents)
+    (folder / "notebooks" / "book" / "index.md").write_text(contents, encoding="utf-8")
     for i, (name, text) in enumerate(cells.items()):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {name}\n\n{text}")])
         nbformat.write(notebook, folder / "notebooks" / f"{i:02}_{name}.ipynb")
     labs = folder / "notebooks" / "labs"
     labs.mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A master\n\n# BEGIN SOLUTION")]), labs / "lab1.ipynb")
-    (labs / "README.md").write_text("# For teachers\n\nThe master is [lab 1](lab1.ipynb); see [a](../00_a.ipynb).\n")
+    (labs / "README.md").write_text("# For teachers\n\nThe master is [lab 1](lab1.ipynb); see [a](../00_a.ipynb).\n", encoding="utf-8")
     return folder
 
 
@@ -164,10 +164,10 @@ def test_links_between_notebooks_and_to_their_anchors_are_followed(tmp_path):
     nbformat.write(draft, source / "notebooks" / "03_d.ipynb")
     done = build(source, tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "out" / "notebooks" / "00_a.html").read_text()
+    page = (tmp_path / "out" / "notebooks" / "00_a.html").read_text(encoding="utf-8")
     assert all(f'href="{link}"' in page for link in ("01_b.html", "01_b.html#question-4", "01_b.html#try-it", "#here"))
     assert not (tmp_path / "out" / "notebooks" / "03_d.html").exists()
-    teachers = (tmp_path / "out" / "notebooks" / "labs" / "README.html").read_text()
+    teachers = (tmp_path / "out" / "notebooks" / "labs" / "README.html").read_text(encoding="utf-8")
     assert "The master is lab 1; see" in re.sub(r"<[^>]+>", "", teachers) and 'href="../00_a.html"' in teachers
     assert_no_solution(tmp_path / "out")
 

@@ -113,7 +113,7 @@ def test_a_stopped_series_goes_on_unless_something_changed(tmp_path, capsys):
             reproduce(out, (), [], series)
     said = capsys.readouterr().out
     assert said.count("00_first: done in") == 1 and said.count("00_first: done before it was stopped") == 1
-    assert "<li>first</li>" in (out / "index.html").read_text()
+    assert "<li>first</li>" in (out / "index.html").read_text(encoding="utf-8")
     crash.write_notebook(series / "01_second.ipynb", "print('check: second')")
     reproduce(out, (), [], series)
     assert "00_first: done in" in capsys.readouterr().out and not (out / "unfinished.json").exists()
@@ -123,7 +123,7 @@ def test_a_stopped_series_goes_on_unless_something_changed(tmp_path, capsys):
 def test_what_killed_writers_left_is_swept_up_and_nothing_else(tmp_path):
     mine, others = tmp_path / "a.csv.1f.part", [tmp_path / "b.csv.1f.part", tmp_path / "a.csv", tmp_path / "xa.csv.1f.part"]
     for path in (mine, *others):
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
     with sole_writer(tmp_path / "a.csv"):
         assert not mine.exists() and all(path.exists() for path in others)
 
@@ -218,11 +218,11 @@ def test_a_disk_of_its_own(scenario, faults, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(images, tmp_path):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     for work in (lambda: write_whole(tmp_path / "file" / "a.csv", b""), lambda: list(train(replace(BASE, out=tmp_path / "file"), images))):
         with pytest.raises(WriteError, match=r"file.* cannot be written \((Not a directory|File exists)\)\. What was there before"):
             work()
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "in the way"
 
 
 # --------------------------------------------------------------------------------------------------- two at once

@@ -33,7 +33,7 @@ TRAINING = TrainConfig(data="shapes", preset="tiny", batch=8, learning_rate=1e-3
 
 def machine() -> str:
     """The processor, its vector instructions and PyTorch: what the last bits depend on."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
     return f"{torch.backends.cpu.get_cpu_capability()} {hashlib.sha256(flags.encode()).hexdigest()[:8]} torch {torch.__version__}"
 
@@ -130,7 +130,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_results_are_those_of_before(case, monkeypatch):
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     monkeypatch.setitem(PRESETS, "tiny, dropout", replace(PRESETS["tiny"], dropout=0.2))
     found, before = CASES[case](), golden[case]
     assert found["numbers"] == pytest.approx(before["numbers"], rel=1e-5, abs=1e-5 * max(map(abs, before["numbers"])))
@@ -141,4 +141,5 @@ def test_the_results_are_those_of_before(case, monkeypatch):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     PRESETS["tiny, dropout"] = replace(PRESETS["tiny"], dropout=0.2)
-    GOLDEN.write_text(json.dumps({"machine": machine(), **{case: make() for case, make in CASES.items()}}, indent=0) + "\n")
+    golden = {"machine": machine(), **{case: make() for case, make in CASES.items()}}
+    GOLDEN.write_text(json.dumps(golden, indent=0) + "\n", encoding="utf-8")

@@ -181,8 +181,8 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     shutil.copy(grader, tmp_path / "graders" / f"{lab}.zip")
     broken = lab == LABS[0]  # once is enough
     if broken:
-        (tmp_path / "in" / "broken.ipynb").write_text("not a notebook")
-        (tmp_path / "in" / "notes.pdf").write_text("%PDF")
+        (tmp_path / "in" / "broken.ipynb").write_text("not a notebook", encoding="utf-8")
+        (tmp_path / "in" / "notes.pdf").write_text("%PDF", encoding="utf-8")
         (tmp_path / "in" / "folder").mkdir()
         solved = nbformat.read(tmp_path / "in" / "solved.ipynb", as_version=4)
         solved.metadata["kernelspec"] = {"name": "conda-env-foo", "display_name": "foo", "language": "python"}
@@ -194,7 +194,7 @@ def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, 
     monkeypatch.setattr(sys, "argv", ["grade.py", lab, str(tmp_path / "in"), *options])
     assert runpy.run_path(str(FOLDER / "grade.py"))["main"]() == (1 if broken else 0)
 
-    with open(tmp_path / lab / "grades.csv", newline="") as file:
+    with open(tmp_path / lab / "grades.csv", newline="", encoding="utf-8") as file:
         rows = {row.pop("submission"): row for row in csv.DictReader(file)}
     points = {name: {question: float(row[question]) for question in POINTS[lab]} for name, row in rows.items() if not row["note"]}
     assert {row[f"w{i}"] for row in rows.values() for i in (1, 2, 3)} == {""}, "points of written answers are the teacher's to fill in"

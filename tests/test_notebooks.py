@@ -109,7 +109,7 @@ def test_stored_outputs_are_those_of_the_code(path):
 @pytest.fixture
 def tiny(tmp_path):
     """A notebook never run, which prints in two pieces, shows a widget and reads a file beside it."""
-    (tmp_path / "word.txt").write_text("skip")
+    (tmp_path / "word.txt").write_text("skip", encoding="utf-8")
     notebook = nbformat.v4.new_notebook(metadata={"s2dm_mini": {"draft": True}})
     notebook.cells = [nbformat.v4.new_markdown_cell("# 99 · Tiny"),
                       nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]}),

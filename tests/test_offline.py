@@ -9,17 +9,31 @@ import threading
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from s2dm_mini.support import network
 
 ROOT = Path(__file__).resolve().parent.parent
-CUT = ["unshare", "--map-root-user", "--net", "--"]
+# A process of its own without a network, in which 127.0.0.1 answers as on every machine: kernels are reached there.
+CUT = ["unshare", "--map-root-user", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 can_cut = shutil.which("unshare") and not subprocess.run([*CUT, "true"], capture_output=True).returncode
 LACKS_CIFAR = "error: CIFAR-10 is not at .*batch(_1)?.bin is missing. Run `python -m s2dm_mini fetch cifar10`"
 
 
-@pytest.mark.skipif(not can_cut, reason="this system cannot cut a process off the network")
+needs_cut = pytest.mark.skipif(not can_cut, reason="this system cannot cut a process off the network")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Without data, a cache of the hub, or settings of Jupyter's; the user here counts as root, which JupyterLab must be told to serve."""
+    (folder / "jupyter").mkdir()
+    (folder / "jupyter" / "jupyter_server_config.py").write_text("c.ServerApp.allow_root, c.ServerApp.open_browser = True, False",
+                                                                 encoding="utf-8")
+    return os.environ | {"S2DM_DATA": str(folder / "data"), "HF_HOME": str(folder / "hf"), "PYTHONPATH": str(ROOT),
+                         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+
+
+@needs_cut
 @pytest.mark.parametrize(("words", "said"), [
     ("fetch cifar10", r"error: CIFAR-10 could not be downloaded \(its server does not answer\). Where there is a network, download"),
     ("fetch celeba", "error: CelebA is not in"),
@@ -36,15 +50,49 @@ LACKS_CIFAR = "error: CIFAR-10 is not at .*batch(_1)?.bin is missing. Run `pytho
     ("evaluate nano-cifar10-l0 --samples 8 --steps 3 --table t.csv", "^nano-cifar10-l0, ddim, 3 steps"),
     ("export tiny-shapes-l0 pipeline", "^A pipeline for diffusers: pipeline"),
     ("notebooks course", "^[23]. files laid out in course"),
+    ("evaluate-classes nano-cifar10-classes-l0 --samples 20 --steps 2 --table t.csv", LACKS_CIFAR),
+    ("zoo --size cpu --out zoo --table t.csv", LACKS_CIFAR),
+    ("ledger train --size cpu --out ledger", LACKS_CIFAR),
+    ("ledger train --size dry --out ledger", "^$"),
+    ("predict --size quick --table t.csv", "^10 cells predicted"),
+    ("verdicts --size cpu --table t.csv", "^# What data.results.t.csv comes to"),
+    ("tune nano-cifar10-l0 --samples 8 --steps 2 --evaluations 6 --held-out 2 --table t.csv", "^ddim, 2 steps"),
+    ("compare-signals --images 8 --samples 4 --steps 2 --table t.csv", "^l0, trained,  2 steps"),
+    ("refresh tiny.ipynb", "^tiny.ipynb: "),
+    ("reproduce --only 03c", r"^\[1/1\] 03c_appendix_pac_bayes: done"),
 ])
 def test_a_command_without_a_network(words, said, tmp_path):
-    environment = {**os.environ, "S2DM_DATA": str(tmp_path / "data"), "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*CUT, sys.executable, "-m", "s2dm_mini", *words.split()], cwd=tmp_path, env=environment, capture_output=True,
-                          text=True, timeout=300)
+    if words.startswith("verdicts"):
+        shutil.copy(ROOT / "data" / "results" / "ledger-cpu.csv", tmp_path / "t.csv")
+    if words.startswith("refresh"):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]), tmp_path / "tiny.ipynb")
+    done = subprocess.run([*CUT, sys.executable, "-m", "s2dm_mini", *words.split()], cwd=tmp_path, env=environment(tmp_path),
+                          capture_output=True, text=True, timeout=300)
     refused = "error" in said
     assert "Traceback" not in done.stderr and done.returncode == refused, done.stderr
-    lines = (done.stderr if refused else done.stdout).splitlines()
+    lines = (done.stderr if refused else done.stdout).splitlines() or [""]
     assert re.search(said, lines[-1] if refused else lines[0]), done.stderr + done.stdout
+
+
+@needs_cut
+@pytest.mark.parametrize(("command", "address"), [
+    ("lab", r"http://127\.0\.0\.1:\d+/lab/tree/notebooks/00_start_here\.ipynb\?token=[0-9a-f]{40}"),
+    ("explore", r"http://127\.0\.0\.1:\d+/\?token=[0-9a-f]{40}"),
+])
+def test_a_server_without_a_network(command, address, tmp_path):
+    log = tmp_path / "log.txt"
+    with log.open("wb") as out:
+        server = subprocess.Popen([*CUT, sys.executable, "-m", "s2dm_mini", command, "course"], cwd=tmp_path, env=environment(tmp_path),
+                                  stdout=out, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 120
+        while not re.search(address, said := log.read_text(encoding="utf-8")):
+            assert server.poll() is None and time.monotonic() < end, said
+            time.sleep(0.2)
+    finally:
+        server.terminate()
+        server.wait(60)
+    assert "Traceback" not in said
 
 
 def test_a_host_is_not_waited_for(monkeypatch):

@@ -19,7 +19,7 @@ import s2dm_mini
 from s2dm_mini.series import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUN = [Requirement(text) for text in PROJECT["dependencies"]]
 TEST = [Requirement(text) for text in PROJECT["optional-dependencies"]["test"]]
 OPTIONAL = {"diffusers", "huggingface-hub", "voila"}  # imported only when used: by interop, and by series.shipped
@@ -34,7 +34,7 @@ def canonical(name: str) -> str:
 
 def conda_specs(file: str) -> dict[str, str]:
     """name → version range, as the file has them; each is checked to be a valid conda spec."""
-    specs, listed = {}, yaml.safe_load((ROOT / file).read_text())["dependencies"]
+    specs, listed = {}, yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["dependencies"]
     by_pip = [text for entry in listed if isinstance(entry, dict) for text in entry["pip"]]
     for text in [*(entry for entry in listed if isinstance(entry, str)), *by_pip]:
         MatchSpec(text, strict=True)
@@ -51,7 +51,7 @@ def test_environment_yml_has_the_same_ranges(file):
 
 
 def pins() -> dict[str, Version]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     found = {}
     for line in lines:
         name, equals, version = line.partition("==")
@@ -61,11 +61,11 @@ def pins() -> dict[str, Version]:
 
 
 def test_binder_installs_the_package_after_the_same_environment():
-    top, binder = (yaml.safe_load((ROOT / folder / "environment.yml").read_text()) for folder in ("", "binder"))
+    top, binder = (yaml.safe_load((ROOT / folder / "environment.yml").read_text(encoding="utf-8")) for folder in ("", "binder"))
     assert binder == top
     script = ROOT / "binder" / "postBuild"
     assert os.access(script, os.X_OK), "Binder runs postBuild only if it is executable: chmod +x binder/postBuild"
-    assert "pip install --no-deps -e ." in script.read_text().splitlines()
+    assert "pip install --no-deps -e ." in script.read_text(encoding="utf-8").splitlines()
 
 
 def test_the_tests_can_build_the_book():
@@ -74,13 +74,13 @@ def test_the_tests_can_build_the_book():
 
 def test_the_book_can_import_what_it_documents():
     """Docstrings are read off modules: what those import must come with the extra `book`, not only with `test`."""
-    optional = {module for path in (ROOT / "s2dm_mini").rglob("*.py") for node in ast.parse(path.read_text()).body
+    optional = {module for path in (ROOT / "s2dm_mini").rglob("*.py") for node in ast.parse(path.read_text(encoding="utf-8")).body
                 if isinstance(node, ast.ImportFrom) and (module := (node.module or "").partition(".")[0]) in OPTIONAL}
     assert "diffusers" in optional and "diffusers" in {canonical(requirement.name) for requirement in BOOK}
 
 
 def test_the_citation_names_this_version_and_the_paper():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     paper, = citation["references"]
@@ -125,7 +125,7 @@ def test_what_the_package_imports_is_declared():
                   "IPython": "ipywidgets"}
     declared = {canonical(r.name) for r in RUN}
     for path in (ROOT / "s2dm_mini").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             for name in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names:
@@ -143,5 +143,5 @@ def test_importing_the_package_brings_no_heavy_module():
 def test_no_path_of_one_machine_in_notebooks_and_texts():
     kinds = ("*.md", "notebooks/**/*.md", "notebooks/**/*.ipynb", "data/**/*.md", "data/**/*.json")
     for path in [path for kind in kinds for path in ROOT.glob(kind)]:
-        found = re.search(r"/(home|root|work|Users|tmp)/\w+", path.read_text())
+        found = re.search(r"/(home|root|work|Users|tmp)/\w+", path.read_text(encoding="utf-8"))
         assert not found, f"{path.name} holds {found.group(0)}"

@@ -29,14 +29,15 @@ from s2dm_mini.unet import UNetConfig
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 EVIL = ("a b", "a;touch owned", "a'b\"c", "$(touch owned)", "`touch owned`", "a&&touch owned", "a\ntouch owned", "--out=x", "a|b>c", "*")
+not_windows = pytest.mark.skipif(os.name == "nt", reason="Windows has no make, and quotes otherwise")
 
 
 # ------------------------------------------------------------------------------------------- nothing read runs as code
 
 def sources() -> dict[str, ast.Module]:
     """Everything that users run: the package, the notebooks' code cells, the scripts beside them."""
-    found = {str(path.relative_to(ROOT)): path.read_text() for folder in ("s2dm_mini", "notebooks", "tests/benchmarks", "tests/stress")
-             for path in (ROOT / folder).rglob("*.py")}
+    found = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+             for folder in ("s2dm_mini", "notebooks", "tests/benchmarks", "tests/stress") for path in (ROOT / folder).rglob("*.py")}
     for path in (ROOT / "notebooks").rglob("*.ipynb"):
         if ".ipynb_checkpoints" not in path.parts:
             cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -183,13 +184,15 @@ def test_a_group_is_plain_words():
 
 
 def test_every_word_of_the_pipeline_that_a_user_gives_is_quoted():
-    commands = "".join(re.findall(r'"(?:[^"\\]|\\.)*"', re.sub(r"(?m)^(?!\s+(shell:|\")).*$", "", (ROOT / "Snakefile").read_text())))
+    text = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    commands = "".join(re.findall(r'"(?:[^"\\]|\\.)*"', re.sub(r"(?m)^(?!\s+(shell:|\")).*$", "", text)))
     words = re.findall(r"(?<!\{)\{([^{}]+)\}", commands)
     checked = {"threads", "LEDGER", "PYTHON", "params.options"}  # a number, and what was quoted or checked before
     assert len(words) > 15
     assert [word for word in words if word not in checked and not word.endswith(":q")] == []
 
 
+@not_windows
 @pytest.mark.slow
 def test_paths_do_not_break_out_of_the_pipelines_commands(tmp_path):
     out, table = tmp_path / "it's; touch owned; x", tmp_path / '$(touch owned) "t.csv'
@@ -207,6 +210,7 @@ def test_paths_do_not_break_out_of_the_pipelines_commands(tmp_path):
     assert not list(tmp_path.rglob("owned"))
 
 
+@not_windows
 @pytest.mark.parametrize("evil", [name for name in EVIL if "\n" not in name and "$" not in name])
 def test_parameters_of_make_are_one_word(evil):
     make = ["make", "--no-print-directory", "-n", "-o", ".venv/pipeline.stamp", "reproduce-full", f"SIZE={evil}", f"CORES={evil}"]
@@ -240,6 +244,7 @@ def answer(port: int, path: str) -> tuple[int, str]:
     return reply.status, reply.getheader("Location") or ""
 
 
+@not_windows
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "pages"), [("explorer", ("/", "/voila/render/a.ipynb")),
                                                ("lab", ("/lab", "/api/contents", "/api/kernels"))])
@@ -252,24 +257,25 @@ def test_servers_answer_this_machine_only_and_only_with_their_token(target, page
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folders = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    arguments = [str(small) if word.endswith(".ipynb") else word for word in command_of(target)]
+    arguments = [str(small) if word.startswith("notebooks/") else word for word in command_of(target)]
     arguments += [f"--port={port}", *(["--no-browser", "--allow-root"] if target == "lab" else [])]
     log = tmp_path / "log.txt"
-    server = subprocess.Popen(arguments, cwd=tmp_path, stdout=log.open("w"), stderr=subprocess.STDOUT,
+    server = subprocess.Popen(arguments, cwd=tmp_path, stdout=log.open("w", encoding="utf-8"), stderr=subprocess.STDOUT,
                               env={name: value for name, value in os.environ.items() if name != "JUPYTER_TOKEN"} | folders)
     try:
         end = time.monotonic() + 120
-        while not (address := re.search(rf"http://127\.0\.0\.1:{port}\S*[?&]token=([0-9a-f]{{40,}})", log.read_text())):
-            assert server.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
+        while not (address := re.search(rf"http://127\.0\.0\.1:{port}\S*[?&]token=([0-9a-f]{{40,}})", log.read_text(encoding="utf-8"))):
+            assert server.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[-2000:]
             time.sleep(0.2)
         token = address[1]
+        assert target == "explorer" or "/lab/tree/notebooks/00_start_here.ipynb?" in address[0], "the address does not lead to notebook 00"
         for page in pages:
             for given in ("", f"?token={'0' * len(token)}"):
                 code, elsewhere = answer(port, page + given)
                 assert code == 403 or (code == 302 and elsewhere.startswith("/login")), f"{page}{given}: {code} {elsewhere}"
         assert answer(port, f"{pages[0]}?token={token}")[0] == 200
         if Path("/proc/net/tcp").exists():
-            sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            sockets = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
             listening = {line[1].partition(":")[0] for line in sockets if line[1].endswith(f":{port:04X}") and line[3] == "0A"}
             assert listening == {"0100007F"}, "it listens to other machines"
     finally:
@@ -280,6 +286,6 @@ def test_servers_answer_this_machine_only_and_only_with_their_token(target, page
 # ------------------------------------------------------------------------------------------------------------- pins
 
 def test_every_pin_is_exact_and_the_audit_of_them_is_described():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert len(lines) > 100 and all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
-    assert "pip-audit" in (ROOT / "SECURITY.md").read_text() and "SECURITY.md" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert b"pip-audit" in (ROOT / "SECURITY.md").read_bytes() and b"SECURITY.md" in (ROOT / "CONTRIBUTING.md").read_bytes()

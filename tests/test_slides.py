@@ -42,7 +42,7 @@ def test_nothing_is_loaded_from_elsewhere(folder):
     for page in folder.glob("*.html"):
         linked = re.findall(r'<(?:script|link|img)[^>]*?(?:src|href)="([^"]{1,80})', page.read_text(encoding="utf-8"))
         assert all(link.startswith("data:") or (folder / link).exists() for link in linked), page.name
-    assert "Permission is hereby granted" in (folder / "reveal" / "LICENSE").read_text()
+    assert "Permission is hereby granted" in (folder / "reveal" / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_a_paragraph_becomes_its_first_sentence():

@@ -30,7 +30,7 @@ def slurm(tmp_path):
     for program in ("slurmctld", "slurmd", "munged", "sbatch"):
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed: apt-get install slurm-wlm munge")
-    if CONF.exists() and "s2dm_mini test" not in CONF.read_text():
+    if CONF.exists() and "s2dm_mini test" not in CONF.read_text(encoding="utf-8"):
         pytest.skip(f"{CONF} belongs to a real cluster")
     host, munge = socket.gethostname(), tmp_path / "munge.socket"
     key = tmp_path / "munge.key"
@@ -68,7 +68,7 @@ ReturnToService=2
 MpiDefault=none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
-""")
+""", encoding="utf-8")
     for folder in ("state", "spool"):
         (tmp_path / folder).mkdir()
     start("slurmctld", "-D", "-i")
@@ -93,14 +93,14 @@ def test_jobs_of_the_full_ledger_ask_for_a_gpu(size, asks, tmp_path):
     """With an sbatch that writes down what it is asked and a scontrol that says that the job failed."""
     programs = {"sbatch": f'echo "$@" >> {tmp_path}/asked.txt; echo 1', "scontrol": "echo ' JobState=FAILED '", "scancel": ":"}
     for name, said in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n")
+        (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     command = [sys.executable, "-m", "snakemake", "--profile", "s2dm_mini/slurm", "--nolock", "--jobs", "1",
                "--seconds-between-status-checks", "1", "--config", f"size={size}", f"out={tmp_path}/runs", f"table={tmp_path}/ledger.csv"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and (tmp_path / "asked.txt").exists(), done.stderr
-    [asked] = (tmp_path / "asked.txt").read_text().splitlines()
+    [asked] = (tmp_path / "asked.txt").read_text(encoding="utf-8").splitlines()
     assert "--job-name=s2dm-train" in asked and ("--gres=gpu:1" in asked.split()) == asks
 
 

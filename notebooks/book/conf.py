@@ -132,7 +132,7 @@ def modules_of(rooms: list[str]) -> list[str]:
     found = []
     for room in rooms:
         files = sorted((ROOT / "s2dm_mini" / room).glob("*.py")) or [ROOT / "s2dm_mini" / f"{room}.py"]
-        names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files if path.read_text()]
+        names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files if path.stat().st_size]
         found += sorted(names)
     return found
 
@@ -145,7 +145,7 @@ def section(module: str) -> str:
 def leave_drafts_out(app, config) -> None:
     """Leave out notebooks marked as drafts, which have no outputs yet."""
     for path in Path(app.srcdir).glob("notebooks/[0-9][0-9]*_*.ipynb"):
-        if json.loads(path.read_text())["metadata"].get("s2dm_mini", {}).get("draft"):
+        if json.loads(path.read_text(encoding="utf-8"))["metadata"].get("s2dm_mini", {}).get("draft"):
             config.exclude_patterns.append(f"notebooks/{path.name}")
 
 

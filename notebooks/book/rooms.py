@@ -26,7 +26,7 @@ Blue: the core, which a student reads."""
 
 def layers() -> list[list[str]]:
     """The rooms, layer by layer from the top."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     return next([layer.split(" | ") for layer in contract["layers"]] for contract in contracts if contract["type"] == "layers")
 
@@ -38,7 +38,7 @@ def arrows() -> set[tuple[str, str]]:
     for path in package.rglob("*.py"):
         folders = path.relative_to(ROOT).parent.parts
         room = folders[1] if len(folders) > 1 else path.stem
-        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level]
+        imports = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom) and node.level]
         for node in imports:
             base = [*folders[:len(folders) - node.level + 1], *(node.module.split(".") if node.module else ())]
             found |= {(room, [*base, alias.name][1]) for alias in node.names}
@@ -74,4 +74,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(picture())
+    Path(sys.argv[1]).write_text(picture(), encoding="utf-8")

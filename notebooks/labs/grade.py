@@ -68,7 +68,7 @@ def grade(submission: Path, grader: Path, out: Path, seconds: float = 600) -> di
         nbformat.write(notebook, copy)
         command = [sys.executable, "-m", "otter", "run", "--no-logo", "-a", str(grader), "-o", str(out), str(copy)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+            done = subprocess.run(command, capture_output=True, errors="replace", timeout=seconds)
         except subprocess.TimeoutExpired:
             return f"stopped after {seconds:g} seconds: does it contain an endless loop?"
     if not results.exists():

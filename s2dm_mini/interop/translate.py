@@ -56,7 +56,8 @@ def from_diffusers(model: UNet2DModel) -> UNet:
     )
     for name, value in _settings(config).items():
         found = tuple(theirs[name]) if isinstance(value, tuple) else theirs[name]
-        require(found == value, f"the diffusers network has {name} = {found!r}, where `UNet` is built with {value!r}")
+        require(found == value, f"the diffusers network has {name} = {found!r}, where `UNet` is built with {value!r}; "
+                "`as_denoiser` takes the network as it is")
     copy = UNet(config)
     copy.load_state_dict(model.state_dict())
     return copy.to(model.device).eval()

@@ -45,7 +45,7 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
         yield (to_pixels(x) if x.ndim == 4 else x).cpu()
     if largest > DIVERGED:
         warnings.warn(f"{SAMPLERS[sampler].title} diverged: values reach {largest:.3g}, data lie in −1 to 1; take more steps than {steps}, "
-                      f"another spacing than {spacing}, or another sampler.", stacklevel=2)
+                      f"another spacing than {spacing}, or another sampler, or train the network longer.", stacklevel=2)
 
 
 @contextmanager

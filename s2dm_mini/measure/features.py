@@ -118,7 +118,7 @@ class InceptionFeatures:
 
     path: a TorchScript file that maps uint8 pictures (N, 3, H, W) to (N, 2048) and scales them to 299×299 itself, as the StyleGAN
     authors' file does. It is a program: use only a file that you trust. Without a path torchmetrics builds the network, with antialiasing
-    off as in the original, from weights that torch-fidelity downloads once; this needs `pip install 's2dm-mini[fid]'` and a network
+    off as in the original, from weights that torch-fidelity downloads once; this needs `pip install "s2dm-mini[fid]"` and a network
     connection. Raises CheckpointError.
     """
 
@@ -175,7 +175,7 @@ def _torchmetrics_inception() -> nn.Module:
             raise OSError("their server does not answer")
         return fid.NoTrainInceptionV3("inception-v3-compat", [str(InceptionFeatures.width)], antialias=False)
     except ModuleNotFoundError as error:
-        raise CheckpointError("Inception's features need torch-fidelity: `pip install 's2dm-mini[fid]'` (it brings torchvision), or a "
+        raise CheckpointError("Inception's features need torch-fidelity: `pip install \"s2dm-mini[fid]\"` (it brings torchvision), or a "
                               "TorchScript file of the network. The package's own classifier needs neither.") from error
     except OSError as error:  # such as URLError
         raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Without a network connection, give a TorchScript "

@@ -40,6 +40,8 @@ def lay_out(folder: Path = FOLDER, /) -> str:
             laid[name] = _sha256(content)
         write_whole(record, json.dumps(laid, indent=1).encode())
     said = f"{written} files laid out in {folder}; `s2dm-mini lab {folder}` opens them."
+    if find_spec("otter") is None:
+        said += ' The labs\' checks need otter-grader: pip install "s2dm-mini[labs]".'
     return said + (f" Kept because changed there: {', '.join(kept)}. Rename one to get the package's." if kept else "")
 
 
@@ -78,18 +80,20 @@ def open_explorer(folder: Path = FOLDER, /) -> None:
     print(lay_out(folder), flush=True)
     notebook = "explorer/latent_explorer.ipynb"
     if find_spec("voila") is None:
-        print("Voilà is not installed (pip install 's2dm-mini[explorer]'): run the three cells in JupyterLab.", flush=True)
+        print('Voilà is not installed (pip install "s2dm-mini[explorer]"): run the three cells in JupyterLab.', flush=True)
         _open_lab(folder, notebook)
         return
     from voila.app import Voila
 
     print("The explorer is at the address with a token that Voilà prints now; open it in a browser. Ctrl-C ends.", flush=True)
-    # Voilà would open a browser without the token.
-    Voila.launch_instance([str(folder / "notebooks" / notebook), "--Voila.ip=127.0.0.1", "--token", "--no-browser"])
+    # Voilà would open a browser without the token, and keep the kernels of pages that were closed.
+    Voila.launch_instance([str(folder / "notebooks" / notebook), "--Voila.ip=127.0.0.1", "--token", "--no-browser",
+                           "--MappingKernelManager.cull_idle_timeout=300", "--MappingKernelManager.cull_interval=60"])
 
 
 def _open_lab(folder: Path, notebook: str) -> None:
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance([str(folder.resolve() / "notebooks" / notebook), f"--ServerApp.root_dir={folder.resolve()}",
+    # The address that is printed leads to the notebook too.
+    LabApp.launch_instance([f"--ServerApp.root_dir={folder.resolve()}", f"--LabApp.default_url=/lab/tree/notebooks/{notebook}",
                             "--ServerApp.ip=127.0.0.1"])

@@ -54,7 +54,7 @@ def git_commit() -> str:
     here = Path(__file__)
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, errors="replace", check=True).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)

@@ -101,7 +101,7 @@ def page_times(chromium) -> list[float]:
     films = {"one": Setting(frames=6)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorer.html"
-        path.write_text(page_of(films, (2,)))
+        path.write_text(page_of(films, (2,)), encoding="utf-8")
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.goto(path.as_uri())
         page.wait_for_selector("#page[data-drawn]")
@@ -132,7 +132,7 @@ def memory(minutes: float, family: str) -> tuple[int, list[float], list[float]]:
         moves += 1
         if not when or now - when[-1] > 0.2:
             when.append(now)
-            kept.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20)
+            kept.append(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20)
     explorer.close()
     return moves, when, kept
 

@@ -115,7 +115,7 @@ def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: Tra
         found = judge(network, config.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"distance": found, **record}, indent=1).encode())
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # --------------------------------------------------------------------------------------------------------- table

@@ -64,7 +64,7 @@ def judge(folder: Path, seed: int, samples: int) -> dict:
         found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"],
                  "fd": frechet_distance(real.moments, x), "kid": kernel_distance(real.features, x)[0], "features": features.name}
         write_whole(kept, json.dumps(found).encode())
-    return json.loads(kept.read_text())
+    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def table(found: dict[str, list[dict]]) -> str:

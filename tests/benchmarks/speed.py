@@ -168,7 +168,7 @@ def their_sampling(preset: str, device: str, size: Size) -> Iterator[object]:
 
 def peak_of_this_process() -> float:
     """GiB of memory it has had at most, as Linux counts."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
@@ -319,7 +319,7 @@ def main() -> None:
     print(text)
     if args.out:
         args.out.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows], "profiles": profiles}, indent=1)
-                            if args.out.suffix == ".json" else text)
+                            if args.out.suffix == ".json" else text, encoding="utf-8")
 
 
 if __name__ == "__main__":

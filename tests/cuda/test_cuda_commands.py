@@ -123,7 +123,7 @@ def test_the_report_of_a_gpu_is_written(tmp_path):
     done = subprocess.run([sys.executable, str(Path(fake_cuda.__file__)), str(script), "--dry-run", "--out", str(tmp_path)],
                           capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    page, rows = (tmp_path / "gpu-report.md").read_text(), read_rows(tmp_path / "gpu-report.csv")
+    page, rows = (tmp_path / "gpu-report.md").read_text(encoding="utf-8"), read_rows(tmp_path / "gpu-report.csv")
     assert "an emulated CUDA device" in page and "0 failed" in page
     assert {row["part"] for row in rows} == {"tests", "speed", "batch", "training", "distance", "fp16"}
     assert all(row["value"] and row["device"] == "an emulated CUDA device" for row in rows)

@@ -57,7 +57,7 @@ def write(folder, members=None, lines=None, packed=zipfile.ZIP_DEFLATED):
         for name, content in [("img_align_celeba/", b""), *(good_members() if members is None else members)]:
             archive.writestr(name, content)
     lines = [f"{name} {split}" for name, split in zip(NAMES, SPLIT, strict=True)] if lines is None else lines
-    (folder / LIST).write_text("".join(f"{line}\n" for line in lines))
+    (folder / LIST).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return folder
 
 
@@ -156,7 +156,7 @@ def test_pixels_are_mapped_and_the_file_stays_as_it_is(folder):
     (cache,) = folder.glob("*.npy")
     before = cache.read_bytes()
     if Path("/proc/self/maps").exists():
-        assert cache.name in Path("/proc/self/maps").read_text()
+        assert cache.name in Path("/proc/self/maps").read_text(encoding="utf-8")
     images.pixels.add_(1)
     assert cache.read_bytes() == before and not celeba("train", 8, folder).pixels.equal(images.pixels)
     cache.chmod(0o400)
@@ -210,7 +210,7 @@ def killed_at(line, folder):
             return trace
 
         try:
-            with open(os.devnull, "w") as sys.stderr:
+            with open(os.devnull, "w", encoding="utf-8") as sys.stderr:
                 sys.settrace(trace)
                 celeba("train", 8, folder)
         finally:

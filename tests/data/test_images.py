@@ -325,7 +325,7 @@ def test_unpacking(tmp_path, prefix):
 ], ids=["symlink", "hard link", "linked folder", "..", "inner ..", "harmless ..", "absolute", "pipe", "folder"])
 def test_strange_members_are_never_touched(tmp_path, evil):
     """In the place of a file such a member leaves it missing; beside the file it changes nothing."""
-    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "secret").write_text("mine", encoding="utf-8")
     rest = [m for m in good_members() if not m[0].name.endswith("data_batch_1.bin")]
     here = tmp_path / "out" / "here"
     with pytest.raises(DataError, match=r"lacks data_batch_1\.bin"):
@@ -334,7 +334,7 @@ def test_strange_members_are_never_touched(tmp_path, evil):
 
     unpack_cifar10(archive(tmp_path / "a.tar.gz", [evil, *good_members()]), here)
     assert everything_below(tmp_path) == {"secret", "a.tar.gz", *(f"out/here/cifar-10-batches-bin/{name}" for name in FILES)}
-    assert not any(p.is_symlink() for p in here.rglob("*")) and (tmp_path / "secret").read_text() == "mine"
+    assert not any(p.is_symlink() for p in here.rglob("*")) and (tmp_path / "secret").read_text(encoding="utf-8") == "mine"
     assert len(cifar10("train", here)) == 5 * RECORDS
 
 

@@ -31,7 +31,7 @@ def free_port() -> int:
 def notebook(path: Path, source: str) -> None:
     cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": [], "source": source}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    path.write_text(json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
 
 
 class Server:
@@ -41,11 +41,11 @@ class Server:
         folders = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
         settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
-        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
         environment = os.environ | folders | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": str(threads)}
         self.log, self.url = folder / "log.txt", f"http://127.0.0.1:{port}{path}"
         self.process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=folder,
-                                        stdout=self.log.open("w"), stderr=subprocess.STDOUT)
+                                        stdout=self.log.open("w", encoding="utf-8"), stderr=subprocess.STDOUT)
 
     def wait(self, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
@@ -57,7 +57,7 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.2)
-        raise AssertionError(f"the server did not answer: {self.log.read_text()[-2000:]}")
+        raise AssertionError(f"the server did not answer: {self.log.read_text(encoding='utf-8')[-2000:]}")
 
     def stop(self) -> None:
         self.process.terminate()

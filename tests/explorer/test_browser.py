@@ -196,13 +196,13 @@ def test_the_first_preview_shows_long_before_the_strip_is_finished(chromium, tmp
 
 def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, tmp_path):
     """Its options, with seconds in place of minutes."""
-    make = (ROOT / "Makefile").read_text()
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
     options = re.findall(r"--MappingKernelManager\.\w+=\d+", make[make.index("\nexplorer:"):])
     assert len(options) == 2, "kernels that nobody looks at are never ended"
     with serving("voila", "print('here')", tmp_path, *(re.sub(r"=\d+", "=2" if "timeout" in o else "=1", o) for o in options)) as server:
         def kernels() -> int:
-            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-            return sum("ipykernel" in Path(f"/proc/{child}/cmdline").read_text() for child in children if Path(f"/proc/{child}").exists())
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="utf-8").split()
+            return sum(b"ipykernel" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children if Path(f"/proc/{child}").exists())
 
         page = chromium.new_page()
         page.set_default_timeout(PATIENCE)
@@ -229,7 +229,7 @@ def test_a_screen_reader_finds_names_values_and_states(chromium, tmp_path):
         page.wait_for_selector("text=stop: walk")
         found = accessibility(page)
         (ROOT / "build").mkdir(exist_ok=True)
-        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n")
+        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
         for name, value in zip(NAMES, ("49", "0.99", "5", "3", "100"), strict=True):
             assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
         assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
@@ -284,7 +284,7 @@ def without_kernel(tmp_path_factory) -> Path:
     films = {"shapes, seeds 0 to 1": Setting("tiny, shapes", frames=FRAMES),
              "shapes, seeds 2 to 3": Setting("tiny, shapes", frames=FRAMES, first=2, second=3)}
     path = tmp_path_factory.mktemp("page") / "explorer.html"
-    path.write_text(page(films, (4, 2)))
+    path.write_text(page(films, (4, 2)), encoding="utf-8")
     return path
 
 
@@ -358,7 +358,7 @@ def test_the_page_without_a_kernel_is_moved_shared_and_quick(without_kernel, chr
 
 
 def test_the_page_for_the_book_would_be_small_enough_and_a_larger_one_is_refused(without_kernel, monkeypatch):
-    content = without_kernel.read_text()
+    content = without_kernel.read_text(encoding="utf-8")
     assert len(content) < LIMIT and not re.search(r'(src|href)="', content)
     data = json.loads(re.search(r"const DATA = (.*);\n", content)[1])
     assert [film["title"] for film in data["films"]] == ["shapes, seeds 0 to 1", "shapes, seeds 2 to 3"]
@@ -371,7 +371,7 @@ def test_the_book_shows_the_page_where_the_notebook_has_the_explorer(tmp_path, c
     """A book of one notebook, with the page beside it."""
     folder = tmp_path / "source" / "notebooks"
     (folder / "book").mkdir(parents=True)
-    (folder / "book" / "index.md").write_text("# Small\n\n```{toctree}\n../06_latent_explorer\n```\n")
+    (folder / "book" / "index.md").write_text("# Small\n\n```{toctree}\n../06_latent_explorer\n```\n", encoding="utf-8")
     cell = nbformat.v4.new_code_cell("explore()", metadata={"tags": ["explorer"]}, execution_count=1)
     cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "The explorer.", "image/png": base64.b64encode(
         row_png(shapes(1).pixels, 1)).decode()}, execution_count=1)]

@@ -307,16 +307,16 @@ def test_a_damaged_or_missing_network_is_a_sentence_and_mending_it_is_enough():
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"a": {"unet": {}, "record": {}}}', "[]"])
 def test_a_damaged_manifest_is_a_sentence(text):
-    (checkpoints.ZOO / "manifest.json").write_text(text)
+    (checkpoints.ZOO / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match="manifest"):
         families()
 
 
 def test_families_need_an_l0_network_which_comes_first():
     assert [network.name for network in families()["tiny, shapes"]] == ["b-l0", "a-s2dm10", "c-s2dm50"]
-    manifest = json.loads((checkpoints.ZOO / "manifest.json").read_text())
+    manifest = json.loads((checkpoints.ZOO / "manifest.json").read_text(encoding="utf-8"))
     del manifest["b-l0"]
-    (checkpoints.ZOO / "manifest.json").write_text(json.dumps(manifest))
+    (checkpoints.ZOO / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert families() == {}
     with pytest.raises(CheckpointError, match="Known: none"):
         list(s.views(SMALL))

@@ -409,7 +409,7 @@ def test_a_missing_or_damaged_checkpoint_is_a_sentence(page, networks, damage, w
 
 
 def test_a_damaged_manifest_is_a_sentence_at_once(networks):
-    (networks / "manifest.json").write_text("{")
+    (networks / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match="manifest"):
         e.Explorer(SMALL)
 
@@ -513,7 +513,7 @@ def contrast(colour: str) -> float:
 
 
 def test_words_and_edges_stand_out_from_the_page():
-    look = (e.FOLDER / "look.css").read_text() + (e.FOLDER / "widget.css").read_text()
+    look = (e.FOLDER / "look.css").read_text(encoding="utf-8") + (e.FOLDER / "widget.css").read_text(encoding="utf-8")
     colours = {name: "#" + "".join(2 * c for c in value) if len(value) == 3 else f"#{value}"
                for name, value in re.findall(r"--(ink|quiet|blue|line): #(\w+);", look)}
     assert contrast("#767676") == pytest.approx(4.54, abs=0.01), "the formula"

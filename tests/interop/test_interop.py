@@ -146,7 +146,7 @@ def test_folders_that_are_refused(tmp_path):
         open_pipeline(str(tmp_path))
     save_pipeline(network(CONFIGS["no attention"]), NoiseSchedule.linear(), tmp_path)
     path = tmp_path / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction"}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"prediction_type": "v_prediction"}), encoding="utf-8")
     with pytest.raises(ValueError, match="predicts 'v_prediction'"):
         open_pipeline(str(tmp_path))
 

@@ -100,5 +100,5 @@ def test_the_shipped_classifier_is_as_good_as_its_record_says(classifier_feature
     part = Images(test.name, test.pixels[:4_000], test.labels[:4_000], test.classes)
     measured = classifier.accuracy(classifier_features.network, part)
     assert measured == pytest.approx(entry["record"]["test_accuracy"], abs=0.015) and entry["record"]["test_accuracy"] >= 0.91
-    stated = re.search(r"cifar10-classifier`[^\n]*?([\d.]+) %", (checkpoints.ZOO / "README.md").read_text())
+    stated = re.search(r"cifar10-classifier`[^\n]*?([\d.]+) %", (checkpoints.ZOO / "README.md").read_text(encoding="utf-8"))
     assert float(stated.group(1)) == round(100 * entry["record"]["test_accuracy"], 1), "the README states another accuracy"

@@ -110,7 +110,7 @@ def test_torchmetrics_inception_is_built_without_antialiasing(monkeypatch):
 
 @pytest.mark.parametrize(("error", "said"), [
     (urllib.error.URLError("no route"), "could not be downloaded .*no route.*give a TorchScript file"),
-    (ModuleNotFoundError("torch-fidelity"), r"pip install 's2dm-mini\[fid\]'"),
+    (ModuleNotFoundError("torch-fidelity"), r'pip install "s2dm-mini\[fid\]"'),
 ])
 def test_without_network_or_package_a_sentence_says_what_to_do(monkeypatch, error, said):
     def build(*_, **__):

@@ -34,7 +34,7 @@ def series(tmp_path):
 
 def test_series_runs_in_order_with_parameters_and_one_page(series, tmp_path, capsys):
     index = reproduce(tmp_path / "out", (), ["seed=7", "tau=0.5", "profile=quick"], series)
-    page = index.read_text()
+    page = index.read_text(encoding="utf-8")
     assert "seed is 7" in page and "tau is 0.5" in page and "not a check" not in page
     assert page.count("data:image/png;base64,") == 1
     assert page.index("Story of 00_first") < page.index("Story of 01_second") and "A promise." in page
@@ -48,9 +48,9 @@ def test_a_failing_notebook_is_named_with_cell_and_reason_and_the_rest_kept(seri
     write_notebook(series / "01_second.ipynb", "print('check: so far')", "raise ValueError('tau is bent')", "print('check: never')")
     with pytest.raises(ReproductionError, match=r"01_second stopped in cell 4 \(In \[3\]\): ValueError: tau is bent"):
         reproduce(tmp_path / "out", (), [], series)
-    page = (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "so far" in page and "never" not in page and "tau is bent" in page and "seed is 0" in page
-    assert "so far" in (tmp_path / "out" / "01_second.ipynb").read_text()
+    assert "so far" in (tmp_path / "out" / "01_second.ipynb").read_text(encoding="utf-8")
 
 
 def test_a_dying_kernel_is_a_sentence(series, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from s2dm_mini.series import course
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-WITH_SLIDERS = [path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb")) if "show(Sliders(" in path.read_text()]
+WITH_SLIDERS = [path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb")) if "show(Sliders(" in path.read_text(encoding="utf-8")]
 
 
 def needed(cells: list[str], position: int) -> list[str]:

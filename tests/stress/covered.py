@@ -29,7 +29,7 @@ def main() -> None:
         done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode not in (0, 5):  # 5: every test of the file was skipped
             raise SystemExit(f"{file.name} fails; coverage is counted of passing tests only.")
-        (place / "seconds").write_text(str(time.perf_counter() - start))
+        (place / "seconds").write_text(str(time.perf_counter() - start), encoding="utf-8")
     if missing := [file.name for file in everything if not (FOUND / file.stem / "seconds").exists()]:
         print(f"{len(missing)} of {len(everything)} test files still to run: {', '.join(missing)}")
         return
@@ -37,9 +37,9 @@ def main() -> None:
     subprocess.run([*coverage, "combine", "--keep", "--quiet", *FOUND.glob("*/data.*")], cwd=ROOT, check=True)
     subprocess.run([*coverage, "report", "--show-missing", "--skip-covered"], cwd=ROOT, check=True)
     subprocess.run([*coverage, "json", "--quiet", "-o", FOUND / "report.json"], cwd=ROOT, check=True)
-    total = json.loads((FOUND / "report.json").read_text())["totals"]
+    total = json.loads((FOUND / "report.json").read_text(encoding="utf-8"))["totals"]
     record("lines and branches run by the unit tests", total["num_statements"] + total["num_branches"],
-           total["covered_lines"] + total["covered_branches"], sum(float(file.read_text()) for file in FOUND.glob("*/seconds")),
+           total["covered_lines"] + total["covered_branches"], sum(float(file.read_bytes()) for file in FOUND.glob("*/seconds")),
            "python tests/stress/covered.py")
 
 

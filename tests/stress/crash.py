@@ -82,7 +82,7 @@ class Child:
         return self.process.exitcode
 
     def said(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace", encoding="utf-8")
 
 
 @functools.cache
@@ -271,18 +271,18 @@ def killed_reproduction(folder: Path, kills: int, moments: random.Random, notebo
                 return f"{path} cannot be read: {error}"
             if f"check: {path.name[1]}.3" not in str(cells[-1].outputs):
                 return f"{path} was not executed to its end"
-        if (out / "index.html").exists() and not (out / "index.html").read_text().endswith("</html>\n"):
+        if (out / "index.html").exists() and not (out / "index.html").read_text(encoding="utf-8").endswith("</html>\n"):
             return f"{out / 'index.html'} is not whole"
         return ""
 
     def rest(out: Path) -> str:
-        done = json.loads((out / "unfinished.json").read_text())["seconds"] if (out / "unfinished.json").exists() else {}
-        before = len(ran.read_text().splitlines()) if ran.exists() else 0
+        done = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))["seconds"] if (out / "unfinished.json").exists() else {}
+        before = len(ran.read_text(encoding="utf-8").splitlines()) if ran.exists() else 0
         child = reproducing(out)
         if child.end() != 0:
             return child.said()
-        again = {line.split()[0] for line in ran.read_text().splitlines()[before:]} & {name[1] for name in done}
-        page = (out / "index.html").read_text()
+        again = {line.split()[0] for line in ran.read_text(encoding="utf-8").splitlines()[before:]} & {name[1] for name in done}
+        page = (out / "index.html").read_text(encoding="utf-8")
         missing = [f"{i}.{j}" for i in range(notebooks) for j in range(4) if f"<li>{i}.{j} x" not in page]
         left = [p.name for p in out.iterdir() if p.suffix not in (".lock", ".html") and not p.name.endswith("_story.ipynb")]
         return half(out) or (f"done twice: {again}" if again else "") or (f"the page lacks {missing}" if missing else "") or (
@@ -290,7 +290,7 @@ def killed_reproduction(folder: Path, kills: int, moments: random.Random, notebo
 
     complaints = killed_at_random(folder, kills, moments, reproducing, lambda out: half(out) or rest(out))
     deadline = time.monotonic() + 20
-    kernels = {int(line.split()[1]) for line in ran.read_text().splitlines()}
+    kernels = {int(line.split()[1]) for line in ran.read_text(encoding="utf-8").splitlines()}
     while (alive := [pid for pid in kernels if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
         time.sleep(0.2)
     return [complaint or (f"kernels live on: {alive}" if alive else "") for complaint in complaints]
@@ -318,7 +318,7 @@ def killed_result(folder: Path, kills: int, moments: random.Random) -> Complaint
         child = Child(folder, "from s2dm_mini.study.tables import append_row\nimport filelock",
                       APPEND.format(acknowledged=str(acknowledged), table=str(table), first=last, last=last + 100_000))
         child.kill(moments.uniform(0, 0.3))
-        told = [int(line) for line in acknowledged.read_text().split()] if acknowledged.exists() else []
+        told = [int(line) for line in acknowledged.read_text(encoding="utf-8").split()] if acknowledged.exists() else []
         try:
             found = [int(row["i"]) for row in tables.read_rows(table)] if table.exists() else []
             right = found == list(range(len(found))) and told == list(range(len(told))) and 0 <= len(found) - len(told) <= 1

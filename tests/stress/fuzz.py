@@ -332,7 +332,7 @@ READERS: dict[str, tuple[Callable[[random.Random, Path], None], str]] = {
 def failures_of(reader: str, inputs: range, folder: Path) -> list[str]:
     """What went wrong, each with the number of its input."""
     found, limit = [], resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
 
     def stop(*_):

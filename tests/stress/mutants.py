@@ -242,7 +242,7 @@ class Forks:
 
         def untouched() -> int:
             main.pytest_runtestloop(session)
-            self.notes.write_text(json.dumps(self.seconds))
+            self.notes.write_text(json.dumps(self.seconds), encoding="utf-8")
             return 0
 
         def mutated(mutant: Mutant) -> int:
@@ -254,21 +254,21 @@ class Forks:
 
         if fork(untouched):
             raise SystemExit(1)
-        seconds = json.loads(self.notes.read_text())
+        seconds = json.loads(self.notes.read_text(encoding="utf-8"))
         session.items.sort(key=lambda item: seconds[item.nodeid])
         for i, mutant in enumerate(self.mutants):
             if fork(lambda mutant=mutant: mutated(mutant)) == 0:
                 self.alive.append(i)
             else:
-                noticed = self.notes.read_text()
+                noticed = self.notes.read_text(encoding="utf-8")
                 session.items.sort(key=lambda item: item.nodeid != noticed)
-        self.notes.write_text(json.dumps(self.alive))
+        self.notes.write_text(json.dumps(self.alive), encoding="utf-8")
         return True
 
     def pytest_runtest_logreport(self, report) -> None:
         self.seconds[report.nodeid] += report.duration
         if report.failed:
-            self.notes.write_text(report.nodeid)
+            self.notes.write_text(report.nodeid, encoding="utf-8")
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
@@ -287,7 +287,7 @@ def survivors_among(file: str, mutants: list[Mutant]) -> list[Mutant]:
         notes = Path(os.environ["HYPOTHESIS_STORAGE_DIRECTORY"]) / "notes"
         if fork(lambda: pytest_main(file, Forks(in_functions, notes))):
             raise SystemExit(f"{file} fails on the library as it is; mend that first.")
-        alive += [in_functions[i] for i in json.loads(notes.read_text())]
+        alive += [in_functions[i] for i in json.loads(notes.read_text(encoding="utf-8"))]
     return alive
 
 

@@ -29,7 +29,7 @@ LEFT_OUT = ("notebooks", "labs", "book", "browser")
 
 def lower_ends() -> str:
     """A constraints file: each of the package's needs at the lowest version it declares."""
-    needs = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    needs = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"])
     return "".join(f"{need.name}=={specifier.version}\n" for need in needs for specifier in need.specifier if specifier.operator == ">=")
 
 
@@ -38,8 +38,8 @@ def environment(python: str, versions: str, folder: Path) -> Path:
     inside = folder / "bin" / "python"
     if not (folder / "complete").exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-        constraints = {"pinned": (ROOT / "constraints.txt").read_text(), "lowest": lower_ends(), "newest": ""}[versions]
-        (folder / "constraints.txt").write_text(constraints)
+        constraints = {"pinned": (ROOT / "constraints.txt").read_text(encoding="utf-8"), "lowest": lower_ends(), "newest": ""}[versions]
+        (folder / "constraints.txt").write_text(constraints, encoding="utf-8")
         install = [inside, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
         subprocess.run([*install, "-e", f"{ROOT}[test]" if versions != "lowest" else ROOT], check=True)
         if versions == "lowest":

@@ -15,7 +15,7 @@ def test_rows_come_back_as_they_went_in(tmp_path):
     for row in rows:
         append_row(path, row)
     assert read_rows(path) == [{name: str(value) for name, value in row.items()} for row in rows]
-    assert path.read_text().splitlines()[0] == "name,fd"
+    assert path.read_text(encoding="utf-8").splitlines()[0] == "name,fd"
 
 
 def test_columns_may_come_in_another_order_but_must_be_the_same(tmp_path):
@@ -69,7 +69,7 @@ def test_every_table_of_the_repository_can_be_read():
     for path in tables.RESULTS.glob("*.csv"):
         rows = read_rows(path)
         assert rows and all(all(row.values()) for row in rows), f"{path.name} has an empty cell"
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             assert len({tuple(row) for row in csv.reader(file)}) == len(rows) + 1, f"{path.name} holds a row twice"
 
 

@@ -47,10 +47,10 @@ def test_the_commit_is_of_a_checkout_that_tracks_the_package(tmp_path, monkeypat
 
     place = tmp_path / "site-packages" / "machine.py"
     place.parent.mkdir()
-    place.write_text("")
+    place.write_text("", encoding="utf-8")
     monkeypatch.setattr(machine, "__file__", str(place))
     git("init")
-    (tmp_path / "other.txt").write_text("")
+    (tmp_path / "other.txt").write_text("", encoding="utf-8")
     git("add", "other.txt")
     git("commit", "-m", "other")
     assert machine.git_commit() == "unknown"

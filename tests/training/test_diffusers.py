@@ -64,7 +64,8 @@ def last(records):
 
 
 def edit(path, **changed):
-    path.write_text(json.dumps({k: v for k, v in (json.loads(path.read_text()) | changed).items() if v != "gone"}))
+    config = json.loads(path.read_bytes()) | changed
+    path.write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}), encoding="utf-8")
 
 
 X, T = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 423, 999])
@@ -142,7 +143,7 @@ def test_the_result_goes_back_to_diffusers(tmp_path):
     ours = sample(network, torch.randn(2, 3, 8, 8, generator=generator), schedule, "ddpm", 5, generator=generator)
     torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), (ours / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-3)
 
-    (tmp_path / "a file").write_text("")
+    (tmp_path / "a file").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match="a file cannot be written"):
         export(str(tmp_path / "run" / "model.safetensors"), tmp_path / "a file")
 
@@ -230,7 +231,7 @@ def test_old_pipelines_and_networks_alone(tmp_path):
     pipeline(tmp_path / "new", DDPMScheduler())
     old, unet = tmp_path / "old", tmp_path / "new" / "unet"
     old.mkdir()
-    (old / "config.json").write_text((unet / "config.json").read_text())
+    (old / "config.json").write_text((unet / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     weights = load_file(unet / "diffusion_pytorch_model.safetensors")
     for new_name, old_name in names.items():
@@ -241,7 +242,7 @@ def test_old_pipelines_and_networks_alone(tmp_path):
         denoiser, schedule = interop.open_pipeline(old, T=500)
     torch.testing.assert_close(denoiser(X, T), network()(X, T).sample, rtol=1e-5, atol=1e-5)
     assert schedule.alpha_bar.equal(NoiseSchedule.linear(500).alpha_bar)
-    (old / "scheduler_config.json").write_text((tmp_path / "new" / "scheduler" / "scheduler_config.json").read_text())
+    (old / "scheduler_config.json").write_bytes((tmp_path / "new" / "scheduler" / "scheduler_config.json").read_bytes())
     assert interop.open_pipeline(old)[1].alpha_bar.equal(NoiseSchedule.linear().alpha_bar)
 
 
@@ -301,9 +302,9 @@ def test_schedulers_that_are_refused(scheduler, changed, said, tmp_path):
      r"model\.safetensors is missing.*other files can run code"),
     (lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\x80\x04" + bytes(500)), "SafetensorError"),
     (lambda f: (f / "unet" / "config.json").unlink(), "holds no network of diffusers: it has neither"),
-    (lambda f: (f / "unet" / "config.json").write_text("["), "config.json is damaged"),
-    (lambda f: (f / "unet" / "config.json").write_text("[" * 100_000), "config.json is damaged"),
-    (lambda f: (f / "unet" / "config.json").write_text("[]"), "config.json is damaged or no configuration of diffusers .no names"),
+    (lambda f: (f / "unet" / "config.json").write_text("[", encoding="utf-8"), "config.json is damaged"),
+    (lambda f: (f / "unet" / "config.json").write_text("[" * 100_000, encoding="utf-8"), "config.json is damaged"),
+    (lambda f: (f / "unet" / "config.json").write_bytes(b"[]"), "config.json is damaged or no configuration of diffusers .no names"),
     (lambda f: (f / "scheduler" / "scheduler_config.json").write_bytes(b" " * (16 << 20) + b"{}"), "at most 16,777,216 are possible"),
 ], ids=range(7))
 def test_folders_that_are_refused(damage, said, tmp_path):

@@ -52,7 +52,7 @@ def free_port():
 def run(folder, changes, steps, processes=1):
     folder.mkdir(exist_ok=True)
     script = folder.parent / "run.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     quiet = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
     command = [sys.executable, *(launcher if processes == 2 else []), str(script), str(folder), json.dumps(changes), str(steps)]
@@ -61,7 +61,8 @@ def run(folder, changes, steps, processes=1):
 
 
 def losses(folder, rank):
-    return [(int(step), float(loss)) for step, loss in (line.split() for line in (folder / f"loss-{rank}.txt").read_text().splitlines())]
+    lines = (folder / f"loss-{rank}.txt").read_bytes().splitlines()
+    return [(int(step), float(loss)) for step, loss in map(bytes.split, lines)]
 
 
 CASES = {
@@ -90,7 +91,7 @@ def test_two_processes_are_one(case, tmp_path):
     assert {path.name for path in parts.glob("*.safetensors")} == {path.name for path in whole.glob("*.safetensors")}
 
     # Only rank 0 writes. Both processes report the loss of the whole batch.
-    assert set((parts / "writers.txt").read_text().split()) == {"0" if n == 2 else "alone" for n in (first, then)}
+    assert set((parts / "writers.txt").read_text(encoding="utf-8").split()) == {"0" if n == 2 else "alone" for n in (first, then)}
     wanted = dict(losses(whole, "alone"))
     steps = []
     for n in {first, then}:

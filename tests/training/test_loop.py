@@ -220,7 +220,7 @@ def test_several_averages_side_by_side(small, tmp_path):
         previous = tensors
     last(train(replace(config, steps=3, out=tmp_path / "parts"), small))
     half = tmp_path / "parts" / "model-ema-0.5.safetensors.1f.part"
-    half.write_text("half")
+    half.write_text("half", encoding="utf-8")
     resumed = last(train(replace(config, out=tmp_path / "parts"), small, resume=True))
     assert same(state(tmp_path / "parts")[0], tensors) and not half.exists()
     files = {0.3: "model", 0.5: "model-ema-0.5", 0.0: "model-ema-0"}
@@ -263,7 +263,7 @@ def test_a_run_keeps_its_history_and_the_networks_on_the_way(small, tmp_path):
                                                   ("fpu sse avx512f", "fp32"), (None, "fp32")])
 def test_a_cpu_trains_in_bf16_where_it_multiplies_it(small, monkeypatch, tmp_path, flags, precision):
     if flags is not None:
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: A processor\nflags\t\t: {flags}\n")
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: A processor\nflags\t\t: {flags}\n", encoding="utf-8")
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     last(train(replace(BASE, steps=1, precision="auto", out=tmp_path / "run"), small))
     record = state(tmp_path / "run")[1]["record"]
