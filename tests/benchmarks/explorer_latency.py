@@ -98,7 +98,7 @@ def rest(page, received: list[int]) -> None:
 
 def page_times(chromium) -> list[float]:
     """Milliseconds from a key press on the page without a kernel to the paint after it; 32 × 32 pixels."""
-    films = {"one": Setting(frames=6)}
+    films = {"one": Setting()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorer.html"
         path.write_text(page_of(films, (2,)))
