@@ -21,7 +21,7 @@ from s2dm_mini.explorer.ends import shape_picture, upload
 from s2dm_mini.explorer.page import FRAMES, LIMIT, MIDDLE, ROWS, TIMES, page, stops
 from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS
-from s2dm_mini.explorer.setting import Setting, grid
+from s2dm_mini.explorer.setting import Setting, grid, to_query
 from s2dm_mini.explorer.strips import verdict, views
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
@@ -217,30 +217,39 @@ def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, tmp_path):
         page.close()
 
 
-NAMES = ["skip", "τ", "steps", "frame", "time, %"]
+@pytest.fixture(scope="module")
+def own_page(tmp_path_factory):
+    """What `make explorer` serves: each page that is opened has a kernel of its own, and its setting in the address."""
+    port = free_port()
+    server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
+                    tmp_path_factory.mktemp("voila"), port, "/")
+    try:
+        server.wait()
+        yield server.url
+    finally:
+        server.stop()
 
 
-def test_a_screen_reader_finds_names_values_and_states(chromium, tmp_path):
-    with serving("voila", START, tmp_path) as server:
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        open_explorer(page, "voila", server.url)
-        expect(page, rows(SMALL))
-        page.click("text=more settings")
-        page.click("text=walk from end to end")
-        page.wait_for_selector("text=stop: walk")
-        found = accessibility(page)
-        (ROOT / "build").mkdir(exist_ok=True)
-        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n")
-        for name, value in zip(NAMES, ("49", "0.99", "5", "3", "100"), strict=True):
-            assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
-        assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
-        assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
-        assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
-        controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
-        assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
-        numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
-        assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
-        page.close()
+def test_a_screen_reader_finds_names_values_and_states(chromium, own_page):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    open_explorer(page, "voila", f"{own_page}?{to_query(SMALL)}")
+    expect(page, rows(SMALL))
+    page.click("text=more settings")
+    page.click("text=walk from end to end")
+    page.wait_for_selector("text=stop: walk")
+    found = accessibility(page)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n")
+    for name, value in {"skip": 49, "τ": 0.99, "steps": 5, "frame": 3, "time, %": 100}.items():
+        assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
+    assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
+    assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
+    assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
+    controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
+    assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
+    numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
+    assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
+    page.close()
 
 
 def fits(page) -> None:
@@ -248,33 +257,26 @@ def fits(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), "it is wider than the window"
 
 
-def test_the_page_of_its_own_at_three_widths(chromium, tmp_path):
-    """What `make explorer` serves, with the shipped CIFAR-10 network, its setting in the address; screenshots go to build/."""
-    port = free_port()
-    server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
-                    tmp_path, port, "/")
-    try:
-        server.wait()
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        errors = open_explorer(page, "voila", f"{server.url}?skip=49&tau=0.99&frames=8&steps=8")
-        expect(page, rows(Setting(steps=8)))
-        until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
-        (ROOT / "build").mkdir(exist_ok=True)
-        for name, (width, height) in WIDTHS.items():
-            page.set_viewport_size({"width": width, "height": height})
-            fits(page)
-            page.screenshot(path=ROOT / "build" / f"explorer-{name}.png")
-        page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["1280"], strict=True)))
-        for part in (".s2dm-three", ".s2dm-film .rows", ".s2dm-map", ".s2dm-at-skip", ".s2dm-said"):
-            box = page.locator(part).bounding_box()
-            assert box["y"] >= 0 and box["y"] + box["height"] <= 900, f"{part} is not seen without scrolling at 1280 × 900"
-        page.set_viewport_size(dict(zip(("width", "height"), AT_ZOOM_200, strict=True)))
+def test_the_page_of_its_own_at_three_widths(chromium, own_page):
+    """With the shipped CIFAR-10 network; screenshots go to build/."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    errors = open_explorer(page, "voila", f"{own_page}?skip=49&tau=0.99&frames=8&steps=8")
+    expect(page, rows(Setting(steps=8)))
+    until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
+    (ROOT / "build").mkdir(exist_ok=True)
+    for name, (width, height) in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": height})
         fits(page)
-        assert page.locator(".s2dm-three").bounding_box()["y"] < 300, "at 200 % a picture is seen without scrolling"
-        assert not errors
-        page.close()
-    finally:
-        server.stop()
+        page.screenshot(path=ROOT / "build" / f"explorer-{name}.png")
+    page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["1280"], strict=True)))
+    for part in (".s2dm-three", ".s2dm-film .rows", ".s2dm-map", ".s2dm-at-skip", ".s2dm-said"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900, f"{part} is not seen without scrolling at 1280 × 900"
+    page.set_viewport_size(dict(zip(("width", "height"), AT_ZOOM_200, strict=True)))
+    fits(page)
+    assert page.locator(".s2dm-three").bounding_box()["y"] < 300, "at 200 % a picture is seen without scrolling"
+    assert not errors
+    page.close()
 
 
 # ------------------------------------------------------------------------------------------------ without a kernel
