@@ -322,7 +322,7 @@ def test_every_strip_of_the_page_without_a_kernel_is_that_of_python(without_kern
             *_, view = views(setting)
             same_pixels(page, "-film", view.l0.pixels, view.s2dm.pixels, gain_of(view))
             assert page.inner_text("#said") == verdict(view)
-            if tau in (1.0, 0.9):
+            if skip == 49:
                 for time, stop in enumerate(stops(steps)):
                     page.focus("#time")
                     page.keyboard.press("Home" if time == 0 else "ArrowRight")
