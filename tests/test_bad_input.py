@@ -224,7 +224,7 @@ REASONS = {
                      "measure.references.open_reference"], _FILES),
     **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",
                      "explorer.ends.latents", "explorer.ends.end_latent", "explorer.strips.views", "explorer.plane.plane",
-                     "explorer.strips.l0_key", "explorer.plane.nearest_cell", "explorer.strips.smoothness", "explorer.strips.complaint",
+                     "explorer.strips.l0_key", "explorer.plane.nearest_cell", "explorer.strips.complaint",
                      "explorer.strips.verdict", "explorer.setting.changes", "explorer.setting.to_query",
                      "study.ledger.theoretical_scale"], _SETTINGS),
     **dict.fromkeys(["guidance.guided_s2dm_loss", "guidance.guided_shrinkage", "guidance.Guided", "guidance.Guided.__call__",

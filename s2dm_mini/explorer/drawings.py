@@ -1,4 +1,4 @@
-"""Small drawings as SVG text, for the explorer's page: the factor s_t, the other curves, and a toy in the plane."""
+"""Small drawings as SVG text, for the explorer's page: the factor s_t, the size of the predicted noise, and a toy in the plane."""
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,7 +10,7 @@ from ..losses import shrinkage
 from ..plots import BLUE, GREY, VERMILION
 from ..samplers import trajectory
 from .setting import SCHEDULE, Setting, Trained
-from .strips import View, smoothness
+from .strips import View
 
 WORDS = (BLUE, "#B04A00")  # colours of the two lines' names: vermilion is too pale for letters on white
 CLOUD, WALKS = 80, 10  # points of the toy; of them with their path
@@ -31,13 +31,6 @@ def sizes(view: View) -> str:
     """The root mean square of the predicted noise at each network evaluation of both rows."""
     return lines("size of the predicted noise", "t, drawing runs leftwards",
                  {"L₀": (view.l0.times, view.l0.eps_rms), "S²-DM": (view.s2dm.times, view.s2dm.eps_rms)})
-
-
-def neighbours(view: View) -> str:
-    """The distance between neighbouring frames of both rows."""
-    steps = range(1, len(view.l0.pixels))
-    return lines("distance between neighbours, grey levels", "from frame i to i + 1",
-                 {"L₀": (steps, smoothness(view.l0).tolist()), "S²-DM": (steps, smoothness(view.s2dm).tolist())}, low=0.0)
 
 
 def lines(title: str, x_label: str, series: Mapping[str, Line], low: float | None = None) -> str:

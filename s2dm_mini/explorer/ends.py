@@ -98,11 +98,9 @@ def _opened(name: str, content: bytes) -> Image.Image:
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
     """Three channels of 8 bits: greys of 16 bits scaled, greys of 32 bits stretched over their range, transparency on white."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
+    if picture.mode[0] in "IF":  # greys of more than 8 bits
         grey = np.asarray(picture).astype(np.float64)
-        low, high = (0, 65535) if picture.mode == "I" and grey.min() >= 0 and grey.max() <= 65535 else (grey.min(), grey.max())
+        low, high = (0, 65535) if picture.mode != "F" and grey.min() >= 0 and grey.max() <= 65535 else (grey.min(), grey.max())
         return Image.fromarray(((grey - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

@@ -1,7 +1,7 @@
 """The explorer as one file of HTML that needs no kernel, no library and no network: python -m s2dm_mini.explorer.page build/explorer.html
 
-It holds every strip of a table of skip and τ, for several pairs of noises and for shapes, to the last bit. The strips are put in the
-order of their shrinkage and stored as differences from strip to strip, which compress to about half.
+It holds every strip of a table of skip and τ, for two pairs of noises and for shapes, to the last bit, and the walk of the middle frame
+from noise. The strips are put in the order of their shrinkage and stored as differences from strip to strip, which compress to about half.
 """
 import base64
 import gzip
@@ -19,15 +19,14 @@ from ..support.progress import bar
 from .drawings import factor, toy
 from .pictures import gain_of
 from .plane import PRESETS, SKIPS, TAUS
-from .setting import SCHEDULE, Setting, Trained
+from .setting import SCHEDULE, Setting, Trained, grid
 from .strips import verdict, views
 
 ROWS = TAUS[:-2]  # in the last two hardly anything is seen but noise, which no compression makes smaller
 FRAMES, STEPS = 6, (10, 5)
-FILMS = {"CIFAR-10, seeds 0 to 1": Setting(frames=FRAMES),
-         "CIFAR-10, seeds 2 to 3": Setting(frames=FRAMES, first=2, second=3),
-         "CIFAR-10, seeds 4 to 5": Setting(frames=FRAMES, first=4, second=5),
-         "shapes, seeds 0 to 1": Setting("tiny, shapes", frames=FRAMES)}
+MIDDLE, TIMES = FRAMES // 2, 5  # the frame with a walk, and its stops, from x_T on and evenly spaced, before x_0
+FILMS = {"CIFAR-10, seeds 0 to 1": Setting(), "CIFAR-10, seeds 2 to 3": Setting(first=2, second=3),
+         "shapes, seeds 0 to 1": Setting("tiny, shapes")}
 LIMIT = 2_500_000  # bytes of the page
 FOLDER = Path(__file__).parent
 
@@ -41,8 +40,9 @@ ORDER = sorted({(1 if tau == 1 else skip, tau) for skip in SKIPS for tau in ROWS
 
 
 def page(films: dict[str, Setting] = FILMS, steps: tuple[int, ...] = STEPS) -> str:
-    """The page with these films, each by its title; skip, τ and steps of the settings are left aside. Raises ValueError above LIMIT."""
-    data = {"skips": SKIPS, "taus": ROWS, "frames": next(iter(films.values())).frames, "steps": steps, "presets": PRESETS,
+    """The page with these films by their titles; of a setting only the noises and networks count. Raises ValueError above LIMIT."""
+    data = {"skips": SKIPS, "taus": ROWS, "frames": FRAMES, "steps": steps, "presets": PRESETS,
+            "times": {count: grid(Setting(steps=count))[stops(count)].tolist() for count in steps},
             "cells": [[ORDER.index((1 if tau == 1 else skip, tau)) for skip in SKIPS] for tau in ROWS],
             "films": []}
     cells = [Trained("closed form", skip, tau, 0) for skip, tau in ORDER]
@@ -50,23 +50,31 @@ def page(films: dict[str, Setting] = FILMS, steps: tuple[int, ...] = STEPS) -> s
     data["drawings"] = packed(json.dumps(drawings).encode())
     with bar("strips", len(films) * len(steps) * len(ORDER), unit="strip") as progress:
         for title, start in films.items():
-            film = {"title": title, "strips": {}, "said": {}, "code": f"frames={start.frames}, first={start.first}, second={start.second}"}
+            film = {"title": title, "strips": {}, "said": {}, "code": f"frames={FRAMES}, first={start.first}, second={start.second}"}
             if start.family != Setting.family:
                 film["code"] += f', family="{start.family}"'
             for count in steps:
                 drawn, film["said"][count] = [], []
                 for skip, tau in ORDER:
-                    *_, view = views(replace(start, skip=skip, tau=tau, steps=count))
-                    drawn.append(view.s2dm.pixels)
+                    *_, view = views(replace(start, skip=skip, tau=tau, steps=count, frames=FRAMES))
+                    walk = [view.s2dm.states[stop][MIDDLE] for stop in stops(count)]
+                    drawn.append(torch.cat([view.s2dm.pixels, torch.stack(walk)]))  # (FRAMES + TIMES, 3, S, S)
                     film["said"][count].append((verdict(view), gain_of(view)))
                     progress.update()
-                strips = torch.stack(drawn)
-                film["strips"][count] = packed(torch.cat([strips[:1], strips[1:] - strips[:-1]]).numpy().tobytes())  # modulo 256
+                strips = torch.stack(drawn)  # differences of bytes, modulo 256: from strip to strip, and along each walk
+                strips[1:] = strips[1:] - strips[:-1]
+                strips[:, FRAMES + 1:] = strips[:, FRAMES + 1:] - strips[:, FRAMES:-1]
+                film["strips"][count] = packed(strips.numpy().tobytes())
             data["films"].append(film | {"side": drawn[0].shape[-1]})
     template, look = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "look.css"))
     html = template.replace("/*LOOK*/", look).replace("/*DATA*/", json.dumps(data, ensure_ascii=False).replace("</", "<\\/"))
-    check_integer("the page's size in bytes", len(html.encode()), 0, LIMIT, why="; take fewer films, frames or numbers of steps")
+    check_integer("the page's size in bytes", len(html.encode()), 0, LIMIT, why="; take fewer films or numbers of steps")
     return html
+
+
+def stops(steps: int) -> list[int]:
+    """How many steps the walk has made at each of its stops."""
+    return [stop * steps // TIMES for stop in range(TIMES)]
 
 
 def packed(content: bytes) -> str:

@@ -1,9 +1,8 @@
-"""Pictures of strips as PNG and GIF bytes, and the code that shows a strip again.
+"""Pictures of strips as PNG bytes, and the code that shows a strip again.
 
 `strip` is for keeping: labels beside its rows, its setting below. `row_png` has the pixels alone, for a page that labels them itself.
 """
 import base64
-import io
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,6 @@ from .setting import Setting, changes
 from .strips import View, views
 
 LEFT, GAP, LINE, STRIP = 88, 4, 19, 800  # dots: labels, between images, a line of text, the strip itself
-FRAME = 128  # dots: an image of the animation
 INK, WAITING = "#222222", 236  # text; grey of an image still to come
 
 
@@ -41,7 +39,8 @@ def draw(view: View) -> bytes:
     scale = min(96, (STRIP + GAP) // s.frames - GAP) // size  # dots per pixel
     down = size * scale + GAP
     change = difference(view.l0.pixels, view.s2dm.pixels, gain) if view.comparable else torch.full_like(view.l0.pixels, WAITING)
-    canvas, pen = _canvas(LEFT + STRIP + GAP, 3 * down + 3 * LINE)
+    canvas = Image.new("RGB", (LEFT + STRIP + GAP, 3 * down + 3 * LINE), "white")
+    pen = ImageDraw.Draw(canvas)
     rows = torch.cat([view.l0.pixels, view.s2dm.pixels, change])
     canvas.paste(Image.fromarray(tile(rows, s.frames, scale, GAP)), (LEFT, 0))
     for i, label in enumerate(("L₀", "S²-DM", f"change ×{gain}")):
@@ -81,20 +80,6 @@ def difference(a: Tensor, b: Tensor, gain: int) -> Tensor:
     return (255 + (ink - 255) * change.abs().clamp(max=1)).round().to(torch.uint8)
 
 
-def animate(view: View) -> bytes:
-    """L_0 (left) and S²-DM (right) from end to end and back, as GIF bytes that repeat forever."""
-    frames, by = [], view.drawn_by
-    for pair in zip(view.l0.pixels, view.s2dm.pixels, strict=True):
-        canvas, pen = _canvas(2 * FRAME + 3 * GAP, FRAME + 2 * GAP + LINE)
-        canvas.paste(Image.fromarray(tile(torch.stack(pair), 2, FRAME // pair[0].shape[-1], GAP)), (GAP, GAP + LINE))
-        for i, label in enumerate(("L₀", f"skip {by.skip}, τ {by.tau:g}")):
-            pen.text((GAP + i * (FRAME + GAP) + FRAME // 2, LINE // 2 + 1), label, INK, _font(13), anchor="mm")
-        frames.append(canvas)
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:] + frames[-2:0:-1], duration=160, loop=0)
-    return file.getvalue()
-
-
 def code(setting: Setting) -> str:
     """A notebook cell that opens the explorer on this setting; skip and τ are always named."""
     values = {"skip": setting.skip, "tau": setting.tau} | changes(setting)
@@ -102,11 +87,6 @@ def code(setting: Setting) -> str:
                for name, value in values.items()}
     decoder = "from base64 import b64decode\n\n" if any(isinstance(value, bytes) for value in values.values()) else ""
     return f"{decoder}from s2dm_mini import explore\n\nexplore({', '.join(f'{name}={text}' for name, text in written.items())})"
-
-
-def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    canvas = Image.new("RGB", (width, height), "white")
-    return canvas, ImageDraw.Draw(canvas)
 
 
 @lru_cache

@@ -159,11 +159,6 @@ def forget() -> None:
     network.cache_clear()
 
 
-def smoothness(row: Row) -> Tensor:
-    """Distance between neighbouring frames in grey levels of 255, (frames − 1,): root mean square over pixels."""
-    return row.pixels.float().diff(dim=0).square().flatten(1).mean(dim=1).sqrt()
-
-
 def complaint(view: View) -> str:
     """A sentence if the finished strip is not made of pictures, or starts with signal left, else an empty string."""
     largest = max(view.l0.largest, view.s2dm.largest)

@@ -33,8 +33,8 @@ from ..samplers import SAMPLERS
 from ..schedule import SPACINGS
 from ..support.checks import check_name
 from .controls import FULL, End, Number, close_all
-from .drawings import factor, neighbours, sizes, toy
-from .pictures import animate, code, difference, draw, gain_of, row_png
+from .drawings import factor, sizes, toy
+from .pictures import code, difference, draw, gain_of, row_png
 from .plane import PRESETS, SKIPS, TAUS, nearest_cell, plane
 from .setting import HOW, LIMITS, Setting, families, grid, to_query
 from .strips import View, complaint, verdict, views
@@ -103,7 +103,7 @@ class Explorer(widgets.VBox):
         self.blink = self._button("blink L₀ / S²-DM", lambda: self._toggle(self.blink, "blinking"), "play")
         self.sweep = self._button("sweep τ", self._toggle_sweep, "play")
         self.unfold = self._button("more settings", lambda: self._unfold(self.more.layout.display == "none"))
-        self.make = self._button("make PNG and GIF", self._make_files)
+        self.make = self._button("make PNG", self._make_file)
         self.back, self.next = self._button("back", lambda: self._turn(-1)), self._button("next", lambda: self._turn(1))
         for name in ("said", "card", "code", "files", "curve", "toy", "plots", "l0", "s2dm", "change", "cells", "place", "captions"):
             setattr(self, f"_{name}", widgets.HTML())
@@ -276,7 +276,7 @@ class Explorer(widgets.VBox):
             if not self._sweep:
                 self._toggle(self.sweep, "sweeping")
             return
-        self._plots.value = sizes(view) + neighbours(view)
+        self._plots.value = sizes(view)
         if "toy" not in self._hidden:
             self._toy.value = toy(setting, view.drawn_by)
         if "map" not in self._hidden:
@@ -333,16 +333,13 @@ class Explorer(widgets.VBox):
         problems = [getattr(getattr(self, name), "problem", "") for name in (*FIELDS, "frame", "time")]
         self._said.value = "".join(f"<p role=alert class=alert>{html.escape(words)}</p>" for words in problems if words) + self._status
 
-    def _make_files(self) -> None:
-        """Offer the finished strip as files, named after what drew them; they stay until others are asked for."""
+    def _make_file(self) -> None:
+        """Offer the finished strip as a file, named after what drew it; it stays until another is asked for."""
         if (view := self._view) is None:
             self._files.value = "<p>The first strip is not finished yet.</p>"
             return
-        by = view.drawn_by
-        name = f"s2dm-skip{by.skip}-tau{by.tau:g}"
-        links = (f'<a download="{name}.{kind}" href="{_link(kind, content)}">{name}.{kind}</a>'
-                 for kind, content in (("png", draw(view)), ("gif", animate(view))))
-        self._files.value = f"<p>{' · '.join(links)}</p>"
+        name = f"s2dm-skip{view.drawn_by.skip}-tau{view.drawn_by.tau:g}.png"
+        self._files.value = f'<p><a download="{name}" href="{_link("png", draw(view))}">{name}</a></p>'
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         """The live widget; where nobody watches, as under papermill, also the finished strip, for readers without a kernel."""

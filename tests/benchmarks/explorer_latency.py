@@ -42,20 +42,20 @@ WATCH = """() => {
 def kernel_times() -> dict[str, list[tuple[float, float]]]:
     """kind of move → (first, final) in milliseconds for each move. The map is left out: it follows when the strip is finished."""
     explorer, seen, found = explore(skip=9, tau=0.99, steps=10, frames=8, hide=["map"]), [], {}
-    explorer.wait()
+    explorer.wait(600)
     for style in (explorer._s2dm, explorer._captions):
         style.observe(lambda _: seen.append(time.perf_counter()), names="value")
     for kind, moves in MOVES.items():
         if kind == "back":  # so that both places are known
             for _, value in moves[:2]:
                 explorer.skip.value = value
-                explorer.wait()
+                explorer.wait(600)
         for name, value in moves:
             time.sleep(0.5)
             seen.clear()
             start = time.perf_counter()
             getattr(explorer, name).value = value
-            explorer.wait()
+            explorer.wait(600)
             found.setdefault(kind, []).append((1e3 * (seen[0] - start), 1e3 * (seen[-1] - start)))
     explorer.close()
     return found
@@ -98,7 +98,7 @@ def rest(page, received: list[int]) -> None:
 
 def page_times(chromium) -> list[float]:
     """Milliseconds from a key press on the page without a kernel to the paint after it; 32 × 32 pixels."""
-    films = {"one": Setting(frames=6)}
+    films = {"one": Setting()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorer.html"
         path.write_text(page_of(films, (2,)), encoding="utf-8")

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from browser import CHROMIUM, FLAGS, PATIENCE, ROOT, Server, accessibility, expect, free_port, open_explorer, serving
 
 from s2dm_mini import shapes
 from s2dm_mini.explorer.ends import shape_picture, upload
-from s2dm_mini.explorer.page import FRAMES, LIMIT, ROWS, page
+from s2dm_mini.explorer.page import FRAMES, LIMIT, MIDDLE, ROWS, TIMES, page, stops
 from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS
-from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.setting import Setting, grid, to_query
 from s2dm_mini.explorer.strips import verdict, views
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
@@ -162,7 +163,7 @@ def test_wrong_files_and_the_death_of_the_kernel_are_survived(chromium, tmp_path
         expect(page, rows(now))
         until(page, "document.querySelector('.s2dm-said [role=status]') && !document.querySelector('.s2dm-said [role=alert]')")
 
-        page.click("text=make PNG and GIF")
+        page.click("text=make PNG")
         with page.expect_download() as download:
             page.click("a[download$='.png']")
         *_, view = views(now)
@@ -216,30 +217,39 @@ def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, tmp_path):
         page.close()
 
 
-NAMES = ["skip", "τ", "steps", "frame", "time, %"]
+@pytest.fixture(scope="module")
+def own_page(tmp_path_factory):
+    """What `make explorer` serves: each page that is opened has a kernel of its own, and its setting in the address."""
+    port = free_port()
+    server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
+                    tmp_path_factory.mktemp("voila"), port, "/")
+    try:
+        server.wait()
+        yield server.url
+    finally:
+        server.stop()
 
 
-def test_a_screen_reader_finds_names_values_and_states(chromium, tmp_path):
-    with serving("voila", START, tmp_path) as server:
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        open_explorer(page, "voila", server.url)
-        expect(page, rows(SMALL))
-        page.click("text=more settings")
-        page.click("text=walk from end to end")
-        page.wait_for_selector("text=stop: walk")
-        found = accessibility(page)
-        (ROOT / "build").mkdir(exist_ok=True)
-        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
-        for name, value in zip(NAMES, ("49", "0.99", "5", "3", "100"), strict=True):
-            assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
-        assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
-        assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
-        assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
-        controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
-        assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
-        numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
-        assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
-        page.close()
+def test_a_screen_reader_finds_names_values_and_states(chromium, own_page):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    open_explorer(page, "voila", f"{own_page}?{to_query(SMALL)}")
+    expect(page, rows(SMALL))
+    page.click("text=more settings")
+    page.click("text=walk from end to end")
+    page.wait_for_selector("text=stop: walk")
+    found = accessibility(page)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
+    for name, value in {"skip": 49, "τ": 0.99, "steps": 5, "frame": 3, "time, %": 100}.items():
+        assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
+    assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
+    assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
+    assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
+    controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
+    assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
+    numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
+    assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
+    page.close()
 
 
 def fits(page) -> None:
@@ -247,33 +257,26 @@ def fits(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), "it is wider than the window"
 
 
-def test_the_page_of_its_own_at_three_widths(chromium, tmp_path):
-    """What `make explorer` serves, with the shipped CIFAR-10 network, its setting in the address; screenshots go to build/."""
-    port = free_port()
-    server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
-                    tmp_path, port, "/")
-    try:
-        server.wait()
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        errors = open_explorer(page, "voila", f"{server.url}?skip=49&tau=0.99&frames=8&steps=8")
-        expect(page, rows(Setting(steps=8)))
-        until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
-        (ROOT / "build").mkdir(exist_ok=True)
-        for name, (width, height) in WIDTHS.items():
-            page.set_viewport_size({"width": width, "height": height})
-            fits(page)
-            page.screenshot(path=ROOT / "build" / f"explorer-{name}.png")
-        page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["1280"], strict=True)))
-        for part in (".s2dm-three", ".s2dm-film .rows", ".s2dm-map", ".s2dm-at-skip", ".s2dm-said"):
-            box = page.locator(part).bounding_box()
-            assert box["y"] >= 0 and box["y"] + box["height"] <= 900, f"{part} is not seen without scrolling at 1280 × 900"
-        page.set_viewport_size(dict(zip(("width", "height"), AT_ZOOM_200, strict=True)))
+def test_the_page_of_its_own_at_three_widths(chromium, own_page):
+    """With the shipped CIFAR-10 network; screenshots go to build/."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    errors = open_explorer(page, "voila", f"{own_page}?skip=49&tau=0.99&frames=8&steps=8")
+    expect(page, rows(Setting(steps=8)))
+    until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
+    (ROOT / "build").mkdir(exist_ok=True)
+    for name, (width, height) in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": height})
         fits(page)
-        assert page.locator(".s2dm-three").bounding_box()["y"] < 300, "at 200 % a picture is seen without scrolling"
-        assert not errors
-        page.close()
-    finally:
-        server.stop()
+        page.screenshot(path=ROOT / "build" / f"explorer-{name}.png")
+    page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["1280"], strict=True)))
+    for part in (".s2dm-three", ".s2dm-film .rows", ".s2dm-map", ".s2dm-at-skip", ".s2dm-said"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900, f"{part} is not seen without scrolling at 1280 × 900"
+    page.set_viewport_size(dict(zip(("width", "height"), AT_ZOOM_200, strict=True)))
+    fits(page)
+    assert page.locator(".s2dm-three").bounding_box()["y"] < 300, "at 200 % a picture is seen without scrolling"
+    assert not errors
+    page.close()
 
 
 # ------------------------------------------------------------------------------------------------ without a kernel
@@ -281,22 +284,29 @@ def test_the_page_of_its_own_at_three_widths(chromium, tmp_path):
 @pytest.fixture(scope="module")
 def without_kernel(tmp_path_factory) -> Path:
     """The page with two small films."""
-    films = {"shapes, seeds 0 to 1": Setting("tiny, shapes", frames=FRAMES),
-             "shapes, seeds 2 to 3": Setting("tiny, shapes", frames=FRAMES, first=2, second=3)}
+    films = {"shapes, seeds 0 to 1": Setting("tiny, shapes"), "shapes, seeds 2 to 3": Setting("tiny, shapes", first=2, second=3)}
     path = tmp_path_factory.mktemp("page") / "explorer.html"
     path.write_text(page(films, (4, 2)), encoding="utf-8")
     return path
 
 
-CANVASES = """() => Object.fromEntries(["l0-film", "s2dm-film", "change-film"].map(id => {
+CANVASES = """ids => Object.fromEntries(ids.map(id => {
     const canvas = document.getElementById(id);
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return [id, btoa(Array.from(data, byte => String.fromCharCode(byte)).join(""))];
 }))"""
 
 
-def drawn(page, *state) -> None:
-    until(page, f"document.getElementById('page').dataset.drawn === '{','.join(map(str, state))}'")
+def drawn(page, *state, time: int = TIMES) -> None:
+    until(page, f"document.getElementById('page').dataset.drawn === '{','.join(map(str, (*state, time)))}'")
+
+
+def same_pixels(page, kind: str, l0: torch.Tensor, s2dm: torch.Tensor, gain: int) -> None:
+    names = [f"{name}{kind}" for name in ("l0", "s2dm", "change")]
+    for (name, found), expected in zip(page.evaluate(CANVASES, names).items(), (l0, s2dm, difference(l0, s2dm, gain)), strict=True):
+        shown = bytearray(base64.b64decode(found))
+        del shown[3::4]
+        assert bytes(shown) == expected.permute(2, 0, 3, 1).numpy().tobytes(), f"{name} at {page.url}"
 
 
 def test_every_strip_of_the_page_without_a_kernel_is_that_of_python(without_kernel, chromium):
@@ -310,13 +320,18 @@ def test_every_strip_of_the_page_without_a_kernel_is_that_of_python(without_kern
             drawn(page, skip, f"{tau:g}", steps, film, 1)
             setting = Setting("tiny, shapes", frames=FRAMES, skip=skip, tau=tau, steps=steps, first=2 * film, second=2 * film + 1)
             *_, view = views(setting)
-            change = difference(view.l0.pixels, view.s2dm.pixels, gain_of(view))
-            for (name, found), expected in zip(page.evaluate(CANVASES).items(), (view.l0.pixels, view.s2dm.pixels, change), strict=True):
-                rgba = expected.permute(2, 0, 3, 1).reshape(16, FRAMES * 16, 3).numpy()
-                shown = bytearray(base64.b64decode(found))
-                del shown[3::4]
-                assert bytes(shown) == rgba.tobytes(), f"{name} at skip {skip}, τ {tau}"
+            same_pixels(page, "-film", view.l0.pixels, view.s2dm.pixels, gain_of(view))
             assert page.inner_text("#said") == verdict(view)
+            if skip == 49:
+                for time, stop in enumerate(stops(steps)):
+                    page.focus("#time")
+                    page.keyboard.press("Home" if time == 0 else "ArrowRight")
+                    drawn(page, skip, f"{tau:g}", steps, film, MIDDLE, time=time)
+                    walk = [row.states[stop][MIDDLE:MIDDLE + 1] for row in (view.l0, view.s2dm)]
+                    same_pixels(page, "", *walk, gain_of(view))
+                    assert f"x_t at t = {grid(setting)[stop]}" in page.inner_text("#which")
+                page.keyboard.press("End")
+                drawn(page, skip, f"{tau:g}", steps, film, MIDDLE)
     assert not errors
     page.close()
 
@@ -332,6 +347,13 @@ def test_the_page_without_a_kernel_is_moved_shared_and_quick(without_kernel, chr
     page.keyboard.press("ArrowRight")
     drawn(page, 74, 0.99, 4, 0, 3)
     assert "#skip=74&tau=0.99&steps=4&pictures=1&frame=4" in page.url
+    page.focus("#time")
+    page.keyboard.press("Home")
+    drawn(page, 74, 0.99, 4, 0, 3, time=0)
+    page.focus("#frame")
+    page.keyboard.press("ArrowLeft")  # only the middle frame has a walk
+    drawn(page, 74, 0.99, 4, 0, 2)
+    page.keyboard.press("ArrowRight")
     page.locator(".s2dm-cells input").nth(0).check()
     drawn(page, 1, 1, 4, 0, 3)
     page.keyboard.press("ArrowRight")  # from cell to cell
@@ -354,6 +376,9 @@ def test_the_page_without_a_kernel_is_moved_shared_and_quick(without_kernel, chr
     for width, height in (*WIDTHS.values(), AT_ZOOM_200):
         page.set_viewport_size({"width": width, "height": height})
         fits(page)
+        if (width, height) == WIDTHS["1280"]:
+            box = page.locator(".rows").bounding_box()
+            assert box["y"] + box["height"] <= 900, "the film is not seen without scrolling at 1280 × 900"
     page.close()
 
 
@@ -364,7 +389,7 @@ def test_the_page_for_the_book_would_be_small_enough_and_a_larger_one_is_refused
     assert [film["title"] for film in data["films"]] == ["shapes, seeds 0 to 1", "shapes, seeds 2 to 3"]
     monkeypatch.setattr("s2dm_mini.explorer.page.LIMIT", 10_000)
     with pytest.raises(ValueError, match="take fewer films"):
-        page({"one": Setting("tiny, shapes", frames=3)}, (1,))
+        page({"one": Setting("tiny, shapes")}, (1,))
 
 
 def test_the_book_shows_the_page_where_the_notebook_has_the_explorer(tmp_path, chromium, without_kernel):
@@ -385,6 +410,6 @@ def test_the_book_shows_the_page_where_the_notebook_has_the_explorer(tmp_path, c
     page.set_default_timeout(PATIENCE)
     page.goto((tmp_path / "out" / "notebooks" / "06_latent_explorer.html").as_uri())
     page.locator("iframe.explorer").scroll_into_view_if_needed()
-    page.frame_locator("iframe.explorer").locator("#page[data-drawn='49,0.99,4,0,3']").wait_for()
+    page.frame_locator("iframe.explorer").locator("#page[data-drawn='49,0.99,4,0,3,5']").wait_for()
     assert page.locator("iframe").count() == 1 and page.locator("details img").count() == 1
     page.close()

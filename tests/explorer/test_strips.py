@@ -17,9 +17,9 @@ from s2dm_mini.data import to_pixels, to_unit_range
 from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.denoisers import MixtureDenoiser
 from s2dm_mini.explorer import strips as s
-from s2dm_mini.explorer.drawings import factor, lines, neighbours, sizes, spread_of, toy
+from s2dm_mini.explorer.drawings import factor, lines, sizes, spread_of, toy
 from s2dm_mini.explorer.ends import UPLOAD_BYTES, latents, shape_picture, to_png, upload
-from s2dm_mini.explorer.pictures import animate, code, difference, draw, gain_of, row_png
+from s2dm_mini.explorer.pictures import code, difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
 from s2dm_mini.explorer.setting import Setting, Trained, families, from_query, nearest, to_query
 from s2dm_mini.latents import REFINEMENTS, interpolate, invert
@@ -174,8 +174,6 @@ def test_epsilon_norms_are_those_of_the_answers():
     assert view.l0.eps_rms[0] == pytest.approx(eps.pow(2).mean().sqrt().item())
     factor = shrinkage(SCHEDULE, 49, 0.99)[t[0]].item()
     assert view.s2dm.eps_rms[0] == pytest.approx(view.l0.eps_rms[0] * factor, rel=1e-6)
-    neighbours = (view.l0.pixels[1].float() - view.l0.pixels[0].float()).pow(2).mean().sqrt()
-    assert s.smoothness(view.l0)[0].item() == pytest.approx(neighbours.item())
 
 
 def test_a_sampler_that_diverges_is_reported_in_a_sentence():
@@ -380,12 +378,6 @@ def test_difference_is_white_for_none_blue_for_darker_and_orange_for_brighter():
     assert brighter == pytest.approx([255 - 42 * share, 255 - 161 * share, 255 - 255 * share], abs=1)
 
 
-def test_the_animation_walks_there_and_back():
-    *_, view = s.views(replace(SMALL, frames=4))
-    film = Image.open(io.BytesIO(animate(view)))
-    assert film.n_frames == 6 and film.info["loop"] == 0
-
-
 def points(svg: str) -> list[np.ndarray]:
     """The points of all lines of a drawing."""
     return [np.array([place.split(",") for place in line.split()], dtype=float) for line in re.findall(r'<polyline points="([^"]*)"', svg)]
@@ -404,7 +396,7 @@ def test_the_factor_is_that_of_what_drew():
 
 def test_all_drawings_have_names_for_those_who_cannot_see_them():
     *_, view = s.views(SMALL)
-    for svg in (factor(view.drawn_by), sizes(view), neighbours(view), toy(SMALL, view.drawn_by)):
+    for svg in (factor(view.drawn_by), sizes(view), toy(SMALL, view.drawn_by)):
         assert re.match(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', svg) and svg.count("<svg") == svg.count("</svg>")
     assert "nan" not in sizes(view)
 
