@@ -33,7 +33,7 @@ exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_mime_priority_overrides = [("html", "image/png", 0)]  # a widget's stored picture, not the widget, which would need a kernel
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # it would need a kernel
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
