@@ -252,7 +252,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
                          "study.classifier"),
                          "commands"),
          "study.verdicts": "tables that commands wrote", "series.course": "figures and widgets",
-         "series.refresh": "notebooks", "series.reproduce": "notebooks",
+         "series.refresh": "notebooks", "series.reproduce": "notebooks", "series.minutes": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 

@@ -61,12 +61,13 @@ def page_size(picture: Figure) -> dict[str, int]:
 
 
 def label_lines(picture: Figure, level: str = "") -> None:
-    """Name each line at its right end, in its colour, in place of the legend. level: the name of a horizontal dashed line."""
+    """Name each line at its right end, in its colour, in place of a legend of lines. level: the name of a horizontal dashed line."""
     picture.draw_without_rendering()
     for axes in picture.axes:
-        if axes.get_legend():
+        legend, lines = axes.get_legend(), {line.get_label() for line in axes.lines}
+        if legend and all(text.get_text() in lines for text in legend.get_texts()):
             _label(axes, level)
-            axes.get_legend().remove()
+            legend.remove()
 
 
 def _label(axes: Axes, level: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from s2dm_mini import plots
 from s2dm_mini.series.course import Sliders, check, label_lines, png, show
+from s2dm_mini.series.minutes import notebook_table
 
 CHROMIUM = shutil.which("chromium")
 
@@ -46,6 +47,12 @@ def test_lines_are_named_at_their_ends_without_overlap():
         "half": plots.BLACK, **{line.get_label(): line.get_color() for line in axes.lines[:3]}}
     heights = sorted(text.get_window_extent().y0 for text in axes.texts)
     assert all(b - a > 12 for a, b in zip(heights, heights[1:], strict=False))
+
+
+def test_a_legend_of_dots_stays():
+    picture = plots.dots({"a": ([0.0], [1.0], [0.1]), "b": ([1.0], [0.0], [0.1])}, "x", "y")
+    label_lines(picture)
+    assert [text.get_text() for text in picture.axes[0].get_legend().get_texts()] == ["a", "b"]
 
 
 def test_figures_have_200_dots_an_inch():
@@ -102,3 +109,9 @@ def test_the_page_moves_without_a_kernel(tmp_path):
         assert tab.locator("img").get_attribute("src") == f"data:image/png;base64,{frames[5]}"
         assert tab.evaluate("document.querySelector('img').naturalWidth") == 800
         browser.close()
+
+
+def test_the_table_counts_each_notebook_and_eight_carry_sliders():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in notebook_table().splitlines()[2:]]
+    assert all(row[5].isdigit() and int(row[1].replace(",", "")) <= 2_000 for row in rows)
+    assert sum(row[4] != "0" for row in rows) >= 8
