@@ -257,8 +257,9 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
                          "study.classifier"),
                          "commands"),
-         "study.verdicts": "tables that commands wrote", "study.changes": "the same", "series.course": "figures and widgets",
-         "series.refresh": "notebooks", "series.reproduce": "notebooks",
+         "study.verdicts": "tables that commands wrote", "study.changes": "the same", "study.report": "the same",
+         "series.course": "figures and widgets",
+         "series.refresh": "notebooks", "series.reproduce": "notebooks", "series.minutes": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 

@@ -21,6 +21,8 @@ from docstrings import to_rest
 from formulas import to_mathml
 from rooms import ROOT, picture
 
+from s2dm_mini.series.minutes import notebook_table
+
 project = "S²-DM, small and readable"
 html_title = project
 author = "the authors of s2dm_mini"
@@ -33,7 +35,7 @@ exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_mime_priority_overrides = [("html", "image/png", 0)]  # a widget's stored picture, not the widget, which would need a kernel
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # it would need a kernel
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
@@ -123,7 +125,8 @@ class Rooms(Directive):
 
 
 def insert_modules(app, docname, source) -> None:
-    """Replace the comment `modules: data plots` of a page by a section for each module of these rooms."""
+    """Replace the comment `modules: data plots` by a section for each module of these rooms, and `notebooks` by their table."""
+    source[0] = source[0].replace("<!-- notebooks -->", notebook_table())
     source[0] = re.sub(r"<!-- modules: (.*) -->", lambda found: "\n".join(map(section, modules_of(found[1].split()))), source[0])
 
 

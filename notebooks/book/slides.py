@@ -69,9 +69,8 @@ def slide_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
             for i, group in enumerate(groups):
                 new = bool(found) and i == 0
                 slides.append(slide("\n\n".join([*(first if new else [f"### {heading}"]), *group]), "slide" if new else "subslide"))
-        for png in pictures(cell):
-            picture = f"![{plain(heading)}](data:image/png;base64,{png})"
-            if slides and slides[-1].source.count("\n\n") <= 1 and "![" not in slides[-1].source:  # below a single point
+        for picture in pictures(cell, plain(heading)):
+            if slides and slides[-1].source.count("\n\n") <= 1 and "data:image" not in slides[-1].source:  # below a single point
                 slides[-1].source += f"\n\n{picture}"
             else:
                 slides.append(slide(f"### {heading}\n\n{picture}", "subslide"))
@@ -111,11 +110,16 @@ def plain(text: str) -> str:
     return re.sub(r"[\[\]()$*`\\]", "", text)
 
 
-def pictures(cell: nbformat.NotebookNode) -> list[str]:
-    """The PNG pictures that a cell stores, base64."""
-    data = [output.get("data", {}) for output in cell.get("outputs", [])]
-    found = [content["image/png"].replace("\n", "") for content in data if "image/png" in content]
-    return [png for png in found if base64.b64decode(png[:16]).startswith(b"\x89PNG")]
+def pictures(cell: nbformat.NotebookNode, name: str) -> list[str]:
+    """The figures that a cell stores, as Markdown; sliders as the HTML that moves them without a kernel."""
+    found = []
+    for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+        png = data.get("image/png", "").replace("\n", "")
+        if '<div class="sliders"' in data.get("text/html", ""):
+            found.append(data["text/html"])
+        elif base64.b64decode(png[:16]).startswith(b"\x89PNG"):
+            found.append(f"![{name}](data:image/png;base64,{png})")
+    return found
 
 
 def slide(text: str, kind: str) -> nbformat.NotebookNode:

@@ -1,7 +1,10 @@
-"""What the notebooks share: checks in one line, numbered figures, and sliders with a picture beside them."""
+"""What the notebooks share: checks in one line, numbered figures, and sliders, which move without a kernel where frames are few."""
 import base64
+import html
 import inspect
 import io
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -13,6 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 DPI, PAGE_DPI, FEW = 200, 100, 4096  # dots an inch in the file, and on the page; colours: drawings have fewer, photographs more
+FRAMES, FRAME_COLOURS = 12, 32  # of the page without a kernel, at most
+# Each slider is one digit of the frame's number. A page that removes scripts shows the picture in the middle alone.
+MOVE = """let k = 0; for (const s of this.querySelectorAll('input')) {
+s.nextElementSibling.value = s.dataset.names.split('|')[s.value]; k = k * (+s.max + 1) + +s.value }
+this.querySelector('img').src = 'data:image/png;base64,' + this.dataset.frames.split(' ')[k]"""
 
 
 def check(claim: str, value: bool | float | Tensor | Sequence[float], *, below: float | None = None, above: float | None = None,
@@ -37,13 +45,13 @@ def check(claim: str, value: bool | float | Tensor | Sequence[float], *, below: 
     print(f"check: {claim}" + (f" ({', '.join(tests)})" if tests else ""))
 
 
-def png(picture: Figure) -> bytes:
-    """The figure at 200 dots an inch, with a palette where it has few colours."""
+def png(picture: Figure, dpi: int = DPI, colours: int = 256) -> bytes:
+    """The figure with a palette where it has few colours."""
     file, packed = io.BytesIO(), io.BytesIO()
-    picture.savefig(file, format="png", dpi=DPI)
+    picture.savefig(file, format="png", dpi=dpi)
     image = Image.open(file).convert("RGB")
     if image.getcolors(FEW):
-        image = image.quantize(256, dither=Image.Dither.NONE)
+        image = image.quantize(colours, dither=Image.Dither.NONE)
     image.save(packed, "png", optimize=True)
     return packed.getvalue()
 
@@ -53,12 +61,13 @@ def page_size(picture: Figure) -> dict[str, int]:
 
 
 def label_lines(picture: Figure, level: str = "") -> None:
-    """Name each line at its right end, in its colour, in place of the legend. level: the name of a horizontal dashed line."""
+    """Name each line at its right end, in its colour, in place of a legend of lines. level: the name of a horizontal dashed line."""
     picture.draw_without_rendering()
     for axes in picture.axes:
-        if axes.get_legend():
+        legend, lines = axes.get_legend(), {line.get_label() for line in axes.lines}
+        if legend and all(text.get_text() in lines for text in legend.get_texts()):
             _label(axes, level)
-            axes.get_legend().remove()
+            legend.remove()
 
 
 def _label(axes: Axes, level: str) -> None:
@@ -75,7 +84,10 @@ def _label(axes: Axes, level: str) -> None:
 
 
 class Sliders(widgets.VBox):
-    """A slider for each argument of `draw`, from its default; without a kernel, a notebook shows the first picture."""
+    """A slider for each argument of `draw`, from its default.
+
+    Without a kernel, a page of HTML moves the first sliders, as many as need at most 12 pictures; the others stand at their defaults.
+    """
 
     def __init__(self, draw: Callable[..., Figure], **options: Sequence):
         self.draw, first = draw, {name: argument.default for name, argument in inspect.signature(draw).parameters.items()}
@@ -87,13 +99,33 @@ class Sliders(widgets.VBox):
             control.observe(self._moved, "value")
         self._moved(None)
 
-    def _moved(self, change: dict | None) -> None:
-        picture = self.draw(**{name: control.value for name, control in self.controls.items()})
+    def _picture(self, **moved) -> Figure:
+        picture = self.draw(**{name: control.value for name, control in self.controls.items()} | moved)
         label_lines(picture)
+        return picture
+
+    def _moved(self, change: dict | None) -> None:
+        picture = self._picture()
         self.image.value, self.size = png(picture), page_size(picture)
 
+    def page(self) -> str:
+        """The sliders as HTML with all their pictures inside."""
+        moving = {}
+        for name, control in self.controls.items():
+            if math.prod(map(len, moving.values())) * len(control.options) <= FRAMES:
+                moving[name] = control.options
+        places = [dict(zip(moving, values, strict=True)) for values in itertools.product(*moving.values())]
+        frames = [base64.b64encode(png(self._picture(**place), PAGE_DPI, FRAME_COLOURS)).decode() for place in places]
+        now = places.index({name: self.controls[name].value for name in moving})
+        rows = "".join(f'<label>{self.controls[name].description} <input type="range" min="0" max="{len(values) - 1}" '
+                       f'value="{values.index(places[now][name])}" data-names="{html.escape("|".join(map(str, values)))}"> '
+                       f"<output>{html.escape(str(places[now][name]))}</output></label><br>" for name, values in moving.items())
+        return (f'<div class="sliders" data-frames="{" ".join(frames)}" oninput="{MOVE}">{rows}'
+                f'<img alt="The figure at the sliders\' values" src="data:image/png;base64,{frames[now]}"></div>')
+
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
-        still = {"image/png": base64.b64encode(self.image.value).decode(), "text/plain": "Sliders: live where a kernel runs."}
+        still = {"image/png": base64.b64encode(self.image.value).decode(), "text/html": self.page(),
+                 "text/plain": "Sliders: live where a kernel runs."}
         return super()._repr_mimebundle_(**kwargs) | still, {"image/png": self.size}
 
 

@@ -1,5 +1,7 @@
 """What the notebooks share: a check that can fail, figures with names at their lines, sliders that redraw."""
 import io
+import re
+import shutil
 
 import pytest
 import torch
@@ -7,6 +9,9 @@ from PIL import Image
 
 from s2dm_mini import plots
 from s2dm_mini.series.course import Sliders, check, label_lines, png, show
+from s2dm_mini.series.minutes import notebook_table
+
+CHROMIUM = shutil.which("chromium")
 
 
 @pytest.mark.parametrize(("value", "bounds", "said"), [
@@ -44,6 +49,12 @@ def test_lines_are_named_at_their_ends_without_overlap():
     assert all(b - a > 12 for a, b in zip(heights, heights[1:], strict=False))
 
 
+def test_a_legend_of_dots_stays():
+    picture = plots.dots({"a": ([0.0], [1.0], [0.1]), "b": ([1.0], [0.0], [0.1])}, "x", "y")
+    label_lines(picture)
+    assert [text.get_text() for text in picture.axes[0].get_legend().get_texts()] == ["a", "b"]
+
+
 def test_figures_have_200_dots_an_inch():
     width, height = Image.open(io.BytesIO(png(plots.curves({"a": ([0, 1], [0, 1])}, "x", "y")))).size
     assert (width, height) == (1600, 760)
@@ -58,7 +69,7 @@ def test_sliders_start_at_the_defaults_and_redraw():
     assert live.image.value == png(drawing())
     live.controls["height"].value = 3.0
     assert live.image.value == png(drawing(height=3.0))
-    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= live._repr_mimebundle_()[0].keys()
+    assert {"image/png", "text/html", "application/vnd.jupyter.widget-view+json"} <= live._repr_mimebundle_()[0].keys()
     assert live._repr_mimebundle_()[1] == {"image/png": {"width": 800, "height": 380}}
 
 
@@ -69,3 +80,38 @@ def test_a_figure_is_shown_with_its_number(monkeypatch):
     show(Sliders(drawing, height=(1.0, 2.0)), "1.2", "Move it.")
     assert shown[0].keys() == {"image/png", "text/plain"} and [shown[1].data, shown[3].data] == [
         "**Figure 1.1.** A line rises.", "**Figure 1.2.** Move it."]
+
+
+def test_the_page_holds_at_most_twelve_pictures_and_starts_at_the_defaults():
+    def frames(**options):
+        page = Sliders(drawing, **options).page()
+        return re.search('data-frames="([^"]*)"', page)[1].split(), re.search('src="data:image/png;base64,([^"]*)"', page)[1]
+
+    all_six, shown = frames(height=(1.0, 2.0, 3.0), width=(1.0, 5.0))
+    assert len(set(all_six)) == 6 and shown == all_six[2]
+    first_only, shown = frames(height=(1.0, 2.0, 3.0, 4.0, 5.0), width=(1.0, 5.0, 7.0))
+    assert len(first_only) == 5 and shown == first_only[1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_page_moves_without_a_kernel(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    page = Sliders(drawing, height=(1.0, 2.0, 3.0), width=(1.0, 5.0)).page()
+    frames = re.search('data-frames="([^"]*)"', page)[1].split()
+    (tmp_path / "page.html").write_text(page)
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.goto((tmp_path / "page.html").as_uri())
+        tab.locator("input").nth(0).fill("2")
+        tab.locator("input").nth(1).fill("1")
+        assert tab.locator("output").all_inner_texts() == ["3.0", "5.0"]
+        assert tab.locator("img").get_attribute("src") == f"data:image/png;base64,{frames[5]}"
+        assert tab.evaluate("document.querySelector('img').naturalWidth") == 800
+        browser.close()
+
+
+def test_the_table_counts_each_notebook_and_eight_carry_sliders():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in notebook_table().splitlines()[2:]]
+    assert all(row[5].isdigit() and int(row[1].replace(",", "")) <= 2_000 for row in rows)
+    assert sum(row[4] != "0" for row in rows) >= 8
