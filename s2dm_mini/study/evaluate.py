@@ -57,6 +57,11 @@ class Bench:
         """The training images, in the features."""
         return open_reference(self.data, self.config.image_size, self.features)
 
+    @property
+    def usual_features(self) -> tuple[str, ...]:
+        """All that work offline; without shipped references, which take minutes to make, those that are fast."""
+        return OFFLINE if self.data == "cifar10" else ("own", "pixels", "spectrum")
+
     def judges(self, names: Iterable[str]) -> list[Judge]:
         """All that samples are measured by. Raises ValueError, CheckpointError."""
         opened = [open_features(name, self.place) for name in names]
@@ -77,7 +82,7 @@ class Bench:
 
 
 def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: str = "quadratic", eta: float = 0.0, samples: int = 5_000,
-             seed: int = 0, features: tuple[str, ...] = OFFLINE, device: str = "auto", table: Path | None = None) -> list[dict]:
+             seed: int = 0, features: tuple[str, ...] = (), device: str = "auto", table: Path | None = None) -> list[dict]:
     """Measure the distances of a network's samples from its training images, in several features: they do not always agree.
 
     Args:
@@ -89,7 +94,8 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         samples: number of images; with few, distances come out too large
         seed: of the starting noise, which is the same for every checkpoint
         features: own and plain (this package's CIFAR-10 classifiers), efficientnet-lite0 (ImageNet's), pixels and spectrum (no network),
-            inception (FID, as in the literature; downloads), or a TorchScript file of Inception
+            inception (FID, as in the literature; downloads), or a TorchScript file of Inception; by default all for CIFAR-10 that
+            work offline, and own, pixels and spectrum for other data
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
 
@@ -101,7 +107,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
     if bench.config.dimensions == 1:
         raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
                          f"`python -m s2dm_mini compare-signals` measures signals.")
-    judges = bench.judges(features)
+    judges = bench.judges(features or bench.usual_features)
     pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
     return [tables.add("evaluations", {**bench.facts, **drawn, **judge.row(pixels)}, table) for judge in judges]
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Shrunk
-from ..measure.features import OFFLINE
 from ..support.progress import bar
 from ..theory.scales import fit_line, line, scale_of
 from . import tables
@@ -47,7 +46,7 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
     if held_out < 2:
         raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
     bench = Bench(checkpoint, device)
-    judges = bench.judges(dict.fromkeys((features, *OFFLINE)))
+    judges = bench.judges(dict.fromkeys((features, *bench.usual_features)))
     T, given = bench.schedule.T, {name: scale_of(name, bench.schedule) for name in against}
     rows, progress = [], bar(f"tuning {checkpoint}", evaluations + held_out * (3 + len(given)))
     command = (f"python -m s2dm_mini tune {checkpoint} --sampler {sampler} --steps {steps} --spacing {spacing} --samples {samples} "
