@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 DPI, PAGE_DPI, FEW = 200, 100, 4096  # dots an inch in the file, and on the page; colours: drawings have fewer, photographs more
-FRAMES, FRAME_COLOURS = 12, 32  # of the page without a kernel, at most
+FRAMES, FRAME_PALETTES = 12, (32, 128)  # of the page without a kernel, at most
 # Each slider is one digit of the frame's number. A page that removes scripts shows the picture in the middle alone.
 MOVE = """let k = 0; for (const s of this.querySelectorAll('input')) {
 s.nextElementSibling.value = s.dataset.names.split('|')[s.value]; k = k * (+s.max + 1) + +s.value }
@@ -45,12 +45,12 @@ def check(claim: str, value: bool | float | Tensor | Sequence[float], *, below: 
     print(f"check: {claim}" + (f" ({', '.join(tests)})" if tests else ""))
 
 
-def png(picture: Figure, dpi: int = DPI, colours: int = 256) -> bytes:
-    """The figure with a palette where it has few colours."""
+def png(picture: Figure, dpi: int = DPI, palettes: tuple[int, int] = (256, 0)) -> bytes:
+    """The figure as a file. palettes: its numbers of colours if it has few, and if it has many; 0 keeps all."""
     file, packed = io.BytesIO(), io.BytesIO()
     picture.savefig(file, format="png", dpi=dpi)
     image = Image.open(file).convert("RGB")
-    if image.getcolors(FEW):
+    if colours := palettes[0 if image.getcolors(FEW) else 1]:
         image = image.quantize(colours, dither=Image.Dither.NONE)
     image.save(packed, "png", optimize=True)
     return packed.getvalue()
@@ -115,7 +115,7 @@ class Sliders(widgets.VBox):
             if math.prod(map(len, moving.values())) * len(control.options) <= FRAMES:
                 moving[name] = control.options
         places = [dict(zip(moving, values, strict=True)) for values in itertools.product(*moving.values())]
-        frames = [base64.b64encode(png(self._picture(**place), PAGE_DPI, FRAME_COLOURS)).decode() for place in places]
+        frames = [base64.b64encode(png(self._picture(**place), PAGE_DPI, FRAME_PALETTES)).decode() for place in places]
         now = places.index({name: self.controls[name].value for name in moving})
         rows = "".join(f'<label>{self.controls[name].description} <input type="range" min="0" max="{len(values) - 1}" '
                        f'value="{values.index(places[now][name])}" data-names="{html.escape("|".join(map(str, values)))}"> '

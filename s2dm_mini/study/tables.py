@@ -51,8 +51,9 @@ def distances(real: Reference, x: Tensor) -> dict:
     kid, deviation = metrics.kernel_distance(real.features, x)
     precision, recall = metrics.precision_recall(real.features, x)
     infinite = metrics.frechet_distance_infinite(real.moments, x) if len(x) >= 4 * x.shape[1] else float("nan")
-    found = {"fd": metrics.frechet_distance(real.moments, x), "fd_infinite": infinite, "kid": kid, "kid_deviation": deviation}
-    return {name: float(f"{value:.6g}") for name, value in found.items()} | {"precision": round(precision, 4), "recall": round(recall, 4)}
+    fd, fd_infinite = (float(f"{value:.6g}") for value in (metrics.frechet_distance(real.moments, x), infinite))
+    return {"fd": fd, "fd_infinite": fd_infinite, "kid": round(kid, 7), "kid_deviation": round(deviation, 7),
+            "precision": round(precision, 4), "recall": round(recall, 4)}
 
 
 def add(name: str, facts: dict, table: Path | None = None, key: tuple[str, ...] = ()) -> dict:

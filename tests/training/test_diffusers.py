@@ -174,7 +174,7 @@ def test_one_command_fine_tunes_and_evaluates(tmp_path, monkeypatch, capsys):
     network, record = load_model(checkpoint)
     pixels = torch.cat(list(draw(network, 20, (3, 8, 8), schedule_of(record), "f-pndm", 3)))
     real = evaluating.open_reference("shapes", 8, Averages())
-    assert row["fd"] == pytest.approx(evaluating.tables.metrics.frechet_distance(real.moments, Averages()(pixels)), abs=1e-4)
+    assert row["fd"] == pytest.approx(evaluating.tables.metrics.frechet_distance(real.moments, Averages()(pixels)), rel=1e-5)
     assert "4 images, DDIM" in samples_picture(checkpoint, tmp_path / "a.png", 4, steps=2, device="cpu")
     with pytest.raises(ValueError, match="to evaluate, set out"):
         train_command(replace(config, out=None), evaluate=(2,))
