@@ -18,7 +18,7 @@ SIZE, OUT = config.get("size", "quick"), Path(config.get("out", "runs/ledger"))
 TABLE = Path(config.get("table", table_of(SIZE)))
 PYTHON = shlex.quote(sys.executable)
 LEDGER = f"{PYTHON} -m s2dm_mini ledger"
-PIPELINE = f"--pipeline {shlex.quote(config['pipeline'])}" if "pipeline" in config else ""
+PIPELINE = ["--pipeline", config["pipeline"]] if "pipeline" in config else []
 LACKING = {group.name: group for group in missing(SIZE, TABLE, parts=int(config["parts"]) if "parts" in config else None)}
 GPU = "--gres=gpu:1" if SIZE == "full" else ""  # for Slurm, see s2dm_mini/slurm/config.yaml
 
@@ -39,7 +39,7 @@ rule train:
     resources: slurm_gpu=GPU
     shell:
         "OMP_NUM_THREADS={threads} {LEDGER} train --size {SIZE:q} --setting {wildcards.setting:q} --seed {wildcards.seed:q} --out {OUT:q} "
-        "{PIPELINE}"
+        "{PIPELINE:q}"
 
 
 rule measure:

@@ -219,7 +219,7 @@ REASONS = {
                      "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file", "checkpoints.sha256",
                      "checkpoints.schedule_of", "study.ledger.rows_of", "study.ledger.missing",
                      "study.ledger.table_of", "study.ledger.train_network", "study.ledger.sample_group", "study.ledger.measure_group",
-                     "study.ledger.predict", "study.ledger.run_stage", "study.tables.add",
+                     "study.ledger.predict", "study.ledger.run_stage", "study.ledger.cost", "study.tables.add",
                      "training.loop.train", "checkpoints.open_network", "checkpoints.unwrapped",
                      "measure.references.open_reference"], _FILES),
     **dict.fromkeys(["explorer.setting.family", "explorer.setting.nearest", "explorer.setting.s2dm", "explorer.setting.grid",

@@ -59,7 +59,8 @@ def complaints(name: str, tree: ast.Module) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         called, keywords = ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        found += [f"calls {called}"] if called in CALLS or called.endswith((".extractall", ".extract")) else []
+        weights_only = called == "torch.load" and keywords.get("weights_only") == "True"  # tensors alone, no code
+        found += [f"calls {called}"] if (called in CALLS and not weights_only) or called.endswith((".extractall", ".extract")) else []
         found += [f"{called} with {keyword}" for keyword in ("shell", "allow_pickle") if keywords.get(keyword, "False") != "False"]
         if called.endswith(("pooch.retrieve", "pooch.create")):
             known_hash = keywords.get("known_hash", ast.unparse(node.args[1]) if len(node.args) > 1 else "None")

@@ -4,7 +4,6 @@ import io
 import re
 from pathlib import Path
 
-from ..plots import forest
 from ..support.files import write_whole
 from .changes import Change, change_table, changes
 from .ledger import table_of
@@ -25,6 +24,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 
 def forest_plot(cells: list[Change]) -> bytes:
     """PNG: the changes by S²-DM^10 and S²-DM^50 in each kind of features, with the paper's range."""
+    from ..plots import forest  # here, because it is slow to import
+
     panels: dict[str, dict] = {}
     for c in cells:
         row = f"{SETTINGS[c.setting].title}, {FAMILIES[c.sampler]}, {c.spacing}, {c.steps}"

@@ -98,7 +98,7 @@ def test_the_page_moves_without_a_kernel(tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api")
     page = Sliders(drawing, height=(1.0, 2.0, 3.0), width=(1.0, 5.0)).page()
     frames = re.search('data-frames="([^"]*)"', page)[1].split()
-    (tmp_path / "page.html").write_text(page)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page()

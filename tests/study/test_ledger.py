@@ -108,7 +108,8 @@ def test_a_row_for_each_kind_of_features_and_only_those_that_lack(run, tmp_path,
     out, _, rows = run
     monkeypatch.setitem(LEDGER_SIZES, "dry", replace(LEDGER_SIZES["dry"], features=("own", "pixels", "spectrum")))
     group, table = Group("l0", 0, steps=(2,)), tmp_path / "t.csv"
-    table.write_text("".join(run[1].read_text().splitlines(keepends=True)[:2]))  # L_0 in 2 steps, in the classifier's features
+    table.write_text("".join(run[1].read_text(encoding="utf-8").splitlines(keepends=True)[:2]),
+                     encoding="utf-8")  # L_0 in 2 steps, in the own features
     assert [g.steps for g in missing("dry", table)][0] == (2, 3)
     found = [row["features"] for row in measure_group("dry", group, out, table)]
     assert found == ["cifar10-classifier", "pixels", "spectrum"] and [row["features"] for row in read_rows(table)] == found, "no row twice"
