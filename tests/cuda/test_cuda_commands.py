@@ -33,7 +33,8 @@ LINES = {
     "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
     "train-classifier": ["--epochs 1 --batch 50 --device cuda --out {out}"],
 }
-ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "eigenvalues": "no device",
+ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "report": "no device",
+             "eigenvalues": "no device",
              "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py", "notebooks": "no device",
              "lab": "no device", "explore": "no device"}
 
