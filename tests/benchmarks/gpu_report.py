@@ -113,9 +113,9 @@ def main() -> None:
     add("training", f"{config.preset}, speed", record["images_seen"] / max(60 * record["minutes"], 1), "images/s")
     lines = []
     for steps in (2,) if dry else (10, 20, 50):
-        rows = evaluate(str(config.out / "model.safetensors"), steps=steps, samples=20 if dry else 10_000, device="cuda",
-                        table=config.out / "evaluations.csv")
-        for row in rows:
+        measured_rows = evaluate(str(config.out / "model.safetensors"), steps=steps, samples=20 if dry else 10_000, device="cuda",
+                                 table=config.out / "evaluations.csv")
+        for row in measured_rows:
             add("distance", f"{config.preset}, DDIM, {steps} steps, {row['samples']} samples", row["fd"], f"Fréchet, {row['features']}")
             lines.append(f"| {steps} | {row['features']} | {row['fd']:.4g} | {row['kid']:.3e} | {row['seconds']:.1f} |")
     parts.append(f"`{config.preset}` after {record['minutes']:.1f} minutes, {record['images_seen']:,} images, loss {record['loss']:.4f}, "
