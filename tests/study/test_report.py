@@ -8,6 +8,7 @@ import pytest
 from s2dm_mini.study import report
 from s2dm_mini.study.changes import changes
 from s2dm_mini.study.ledger import rows_of
+from s2dm_mini.study.tables import ResultsError
 from s2dm_mini.study.verdicts import other_results, verdict_table, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,3 +37,16 @@ def test_the_html_file_holds_its_picture(written):
     picture, = re.findall(r'<img src="([^"]*)"', html)
     assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == (written / "pictures" / "forest.png").read_bytes()
     assert html.count("<table>") >= 4 and "{{" not in html and "{%" not in html
+
+
+def test_a_ledger_without_trained_networks_shows_the_closed_forms(tmp_path, monkeypatch):
+    """As that of a pipeline of diffusers; a ledger of one training seed has no error and is refused."""
+    alone = [row for row in rows_of("cpu") if row["setting"] == "l0"]
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "read_rows", lambda _: alone)
+    report.write_report("cpu", tmp_path / "results.md", tmp_path / "report.html")
+    assert "so does the factor s_t of S²-DM^10" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    one_seed = [row for row in rows_of("cpu") if row["training_seed"] == "0" and row["scale"] == "none"]
+    monkeypatch.setattr(report, "read_rows", lambda _: one_seed)
+    with pytest.raises(ResultsError, match="no change by S²-DM.* measure at least two training seeds"):
+        report.write_report("cpu", tmp_path / "results.md", tmp_path / "report.html")
