@@ -26,7 +26,7 @@ from ..data.images import to_unit_range
 from ..support.checks import check_pixels
 from ..support.network import answers
 from .classifier import load_classifier
-from .imagenet import WIDTH, EfficientNetLite0
+from .imagenet import EfficientNetLite0
 from .spectrum import ring_powers
 
 CLASSIFIERS = {"own": "cifar10-classifier", "plain": "cifar10-plain"}
@@ -74,7 +74,7 @@ class ClassifierFeatures:
 class ImageNetFeatures:
     """The features of EfficientNet-Lite0 along the directions of a shipped file, from their mean over CIFAR-10's training images."""
 
-    name, width = "efficientnet-lite0", WIDTH
+    name = "efficientnet-lite0"
 
     def __init__(self, directions: Path | None = None, device: torch.device | str = "cpu"):
         directions = directions or pretrained_file("efficientnet-lite0-directions")

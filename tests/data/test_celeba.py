@@ -501,7 +501,7 @@ def test_training_and_evaluating_the_paper_way(folder, monkeypatch):
     assert record["data_sha256"] == data.fingerprint(celeba("train", 64, folder))
 
     file, table = str(out / "model.safetensors"), folder / "table.csv"
-    said = command("evaluate", file, "--device", "cpu", "--table", table)
+    said = command("evaluate", file, "--features", "own", "--device", "cpu", "--table", table)
     assert "features = pixels, spectrum, inception" in said, "the classifier knows no faces"
     monkeypatch.setattr(evaluate, "open_features", lambda name, device: MeanColours())
     row, = evaluate.evaluate(file, "tab-deis-3", steps=2, spacing="uniform", samples=6, features=("inception",), device="cpu", table=table)
