@@ -8,6 +8,7 @@
 # make explorer    the latent explorer as a page of its own, at the address that is printed; build/explorer.html needs no server
 # make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
+# make report      the ledger's verdicts as the book's page Results so far and as one file, build/report.html: make report SIZE=cpu
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
 # make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.

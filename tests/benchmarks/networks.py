@@ -16,8 +16,8 @@ import torch
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNetConfig, shapes, train
 from s2dm_mini.checkpoints import load_model
 from s2dm_mini.measure.draw import draw
-from s2dm_mini.measure.features import open_features
-from s2dm_mini.measure.metrics import frechet_distance, kernel_distance
+from s2dm_mini.measure.features import OFFLINE, open_features
+from s2dm_mini.measure.metrics import frechet_distance
 from s2dm_mini.measure.references import open_reference
 from s2dm_mini.support.files import write_whole
 from s2dm_mini.support.machine import device_name
@@ -54,25 +54,25 @@ def print_speeds() -> None:
 
 
 def judge(folder: Path, seed: int, samples: int) -> dict:
-    """Distances of images drawn from the network in the folder, and the facts of its training; kept in judged.json."""
-    kept = folder / f"judged-{samples}.json"
+    """Distances of images drawn from the network in the folder, by features, and the facts of its training; kept in a file there."""
+    kept = folder / f"distances-{samples}.json"
     if not kept.exists():
         network, record = load_model(folder / "model.safetensors")
-        features = open_features("own")
-        real = open_reference("cifar10", 32, features)
-        x = features(torch.cat(list(draw(network, samples, network.config.shape, NoiseSchedule.linear(), "ddim", 20, seed=seed))))
-        found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"],
-                 "fd": frechet_distance(real.moments, x), "kid": kernel_distance(real.features, x)[0], "features": features.name}
+        pixels = torch.cat(list(draw(network, samples, network.config.shape, NoiseSchedule.linear(), "ddim", 20, seed=seed)))
+        found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"]}
+        for features in map(open_features, OFFLINE):
+            found[features.name] = frechet_distance(open_reference("cifar10", 32, features).moments, features(pixels))
         write_whole(kept, json.dumps(found).encode())
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """One row a network: means over the seeds, single values behind them."""
-    lines = ["| network | parameters | images | Fréchet distance | KID |", "| --- | ---: | ---: | ---: | ---: |"]
+    """One row a network: the Fréchet distance in each of the features, means over the seeds, single values behind them."""
+    kinds = [key for key in next(iter(found.values()))[0] if key not in ("parameters", "images", "loss")]
+    lines = [f"| network | parameters | images | {' | '.join(kinds)} |", "| --- | ---: | ---: |" + " ---: |" * len(kinds)]
     for name, seeds in found.items():
         cells = [f"{seeds[0][key]:,}" for key in ("parameters", "images")]
-        for key in ("fd", "kid"):
+        for key in kinds:
             values = [row[key] for row in seeds]
             cells.append(f"{mean(values):.4g} ({', '.join(f'{value:.4g}' for value in values)})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -101,8 +101,8 @@ def main() -> None:
                     print(f"{name}, seed {seed}: {record.images_seen:,} images in {record.minutes:.1f} minutes, loss {record.loss:.4f}",
                           flush=True)
             found[name].append(judge(out, seed, args.samples))
-    print(f"\n{device_name(torch.device('cpu'))}; {args.samples} images drawn, seeds {args.seeds}; features of "
-          f"{found[args.only[0]][0]['features']}\n\n{table(found)}")
+    print(f"\n{device_name(torch.device('cpu'))}; {args.samples} images drawn, seeds {args.seeds}; Fréchet distances, not FID"
+          f"\n\n{table(found)}")
 
 
 if __name__ == "__main__":
