@@ -212,7 +212,7 @@ REASONS = {
                      "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment", "study.plan.Setting",
                      "study.plan.Family", "study.plan.fine_tuning",
                      "theory.scales.Fit"], _RECORD),
-    **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
+    **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.images.data_folder",
                      "measure.references.reference", "measure.references.write_reference",
                      "measure.references.read_reference", "theory.gaussian.save_eigenvalues", "study.tables.append_row",
                      "study.tables.read_rows", "study.tables.write_rows", "checkpoints.write_tensors", "checkpoints.read_tensors",
@@ -503,7 +503,7 @@ def test_several_odd_arguments_at_the_same_time(part):
 
 
 @pytest.mark.parametrize(("reader", "inputs"), [
-    *((reader, 300) for reader in ("cifar10-file", "cifar10-archive", "checkpoint", "reference", "results", "parameters")),
+    *((reader, 300) for reader in ("cifar10-file", "checkpoint", "reference", "results", "parameters")),
     ("diffusers-checkpoint", 40)])
 def test_damaged_files(reader, inputs, tmp_path):
     from stress.fuzz import failures_of  # which imports this module
