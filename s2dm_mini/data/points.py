@@ -4,7 +4,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..support.checks import check_integer, check_name, check_number, check_seed
+from ..support.checks import check_integer, check_name, check_seed
 
 POINTS = ("ring", "moons", "spiral", "checkerboard")
 RING_STD = 0.1
@@ -33,8 +33,7 @@ def points(name: str = "ring", n: int = 1_000, seed: int = 0) -> Tensor:
     return torch.stack([u[:, 0] * 4, row + u[:, 1] * 2 % 1], 1) / 2 - 1
 
 
-def ring_means(k: int = 8, radius: float = 1.0) -> Tensor:
-    """k centres on a circle, (k, 2) float64: with the defaults, the means of the mixture `ring`."""
-    k, radius = check_integer("k", k, 1, MAX_POINTS), check_number("radius", radius)
-    angle = torch.arange(k, dtype=torch.float64) / k * 2 * math.pi
-    return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+def ring_means() -> Tensor:
+    """8 centres on the unit circle, (8, 2) float64: the means of the mixture `ring`."""
+    angle = torch.arange(8, dtype=torch.float64) / 8 * 2 * math.pi
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
