@@ -252,7 +252,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
          "training.setup": "the arguments of train", "training.recorded": "called by train alone", "training.watched": "a bar around train",
-         **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
+         **dict.fromkeys(("interop", "interop.network", "interop.folders"), "diffusers' own objects"),
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
                          "study.classifier"),
                          "commands"),
