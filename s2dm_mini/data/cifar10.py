@@ -80,9 +80,13 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
     folder = Path(folder) if folder is not None else data_folder()
     batches, downloads = _batches(folder), folder / "cifar-10-archive"  # a folder of its own: leftovers in it are not the user's
     files = [batches / name for name in NAMES]
-    if not _whole(files):
+
+    def whole() -> bool:
+        return all(file.is_file() and file.stat().st_size == _file_bytes() for file in files)
+
+    if not whole():
         with sole_writer(batches, *files, wait=True):
-            if not _whole(files):  # another process, for which this one waited, may have written them
+            if not whole():  # another process, for which this one waited, may have written them
                 for left in downloads.glob("tmp*"):  # by a killed download
                     left.unlink()
                 try:
@@ -101,7 +105,3 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
 
 def _file_bytes() -> int:
     return RECORD_BYTES * RECORDS_PER_FILE
-
-
-def _whole(files: list[Path]) -> bool:
-    return all(file.is_file() and file.stat().st_size == _file_bytes() for file in files)

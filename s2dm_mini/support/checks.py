@@ -159,8 +159,7 @@ def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:
 
 def check_values(name: str, values: Tensor, shape: str) -> None:
     """Refuse measured values that are not real and finite."""
-    check_floating(name, values.double() if isinstance(values, Tensor) and not values.is_complex() else values, shape)
-    check_finite(name, values.double())
+    check_floating(name, values.double() if isinstance(values, Tensor) and not values.is_complex() else values, shape, finite=True)
 
 
 def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False, name: str = "t", like: Tensor | None = None) -> None:
