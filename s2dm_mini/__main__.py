@@ -72,7 +72,7 @@ def export(checkpoint: str, folder: Path) -> str:
 
 
 def fetch(dataset: str = "cifar10", /, folder: Path | None = None) -> str:
-    """Download a data set, check it and unpack it; for CelebA, check the files downloaded by hand.
+    """Download a data set, check it and unpack it; for CelebA, check and read the archive downloaded by hand.
 
     Args:
         dataset: cifar10 or celeba

@@ -56,18 +56,13 @@ def guided_shrinkage(schedule: NoiseSchedule, weight: float, label_dropout: floa
                      tau: float = 0.99) -> tuple[Tensor, Tensor]:
     """The minimiser of `guided_s2dm_loss` (independent, expected) when a share p of the labels is dropped: (null, guided), (T,) float64.
 
-    The prediction without label becomes f_u = null·E[ε₁ | x_t], the guided one g = guided·(w·E[ε₁ | x_t, label] − (w−1)·f_u). With
-    r = (1−τ)c²/τ, setting the derivatives with respect to f and f_u to zero gives
-
-        guided = 1/(1 + r·w²)
-        null = (p(1 + r·w²) + (1−p)·r·w(w−1)) / (p(1 + r)(1 + r·w²) + (1−p)·r·(w−1)²)
-
-    and f = (E[ε₁ | x_t, label] + r·w(w−1)·f_u)·guided. Raises ValueError unless 0 < p <= 1 and tau > 0: f_u needs an L_0 of its own.
+    There the derivatives with respect to f and f_u are zero: f_u = null·E[ε₁ | x_t] is the prediction without label, and
+    g = guided·(w·E[ε₁ | x_t, label] − (w−1)·f_u) the guided one. Raises ValueError unless 0 < p <= 1 and tau > 0, since f_u needs its L_0.
     """
     check_shrinkage(schedule, skip, tau, "expected", READINGS)
     require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
     t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
-    r = (1 - tau) / tau * skip_coefficient(schedule, t, skip).square()  # (T,), 0 where t < skip
+    r = (1 - tau) / tau * skip_coefficient(schedule, t, skip).square()  # (1−τ)c²/τ, (T,), 0 where t < skip
     w, p = weight, label_dropout
     pull = 1 + r * w**2
     null = (p * pull + (1 - p) * r * w * (w - 1)) / (p * (1 + r) * pull + (1 - p) * r * (w - 1) ** 2)

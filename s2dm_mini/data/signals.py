@@ -3,7 +3,7 @@
     signals = waves(5_000, seed=0)     # signals.pixels (5000, 1, 64) float32, signals.factors: the parameters of each
     fit = fit_waves(x)                 # fit.factors: the parameters nearest to each x (N, 1, 64); fit.residual (N,)
 
-The data have no noise: any residual of a sample is due to the sampler or the network.
+The same (n, length, seed) gives the same signals. They have no noise: any residual of a sample is due to the sampler or the network.
 """
 import math
 from collections.abc import Callable
@@ -51,10 +51,7 @@ class Fit:
 
 
 def waves(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
-    """Heartbeats (n, 1, length) with factors in WAVE_FACTORS: periodic sums of five Gaussian bumps, named as in an electrocardiogram.
-
-    The same (n, length, seed) gives the same signals.
-    """
+    """Heartbeats (n, 1, length) with factors in WAVE_FACTORS: periodic sums of five Gaussian bumps, named as in an electrocardiogram."""
     return _signals("waves", length, draw_waves, _factors(n, WAVE_FACTORS, seed))
 
 
@@ -70,10 +67,7 @@ def draw_waves(factors: dict[str, Tensor], length: int = 64) -> Tensor:
 
 
 def spirals(n: int = 5_000, length: int = 64, seed: int = 0) -> Signals:
-    """Inward paths (n, 2, length) with factors in SPIRAL_FACTORS: radius·e^(−decay·u + 2πi(angle + turns·u)), u from 0 to 1.
-
-    The same (n, length, seed) gives the same paths.
-    """
+    """Inward paths (n, 2, length) with factors in SPIRAL_FACTORS: radius·e^(−decay·u + 2πi(angle + turns·u)), u from 0 to 1."""
     factors = _factors(n, SPIRAL_FACTORS | {"sense": (0.0, 1.0)}, seed)
     factors["turns"] = torch.where(factors.pop("sense") < 0.5, -factors["turns"], factors["turns"])
     return _signals("spirals", length, draw_spirals, factors)

@@ -2,8 +2,8 @@
 
 A CUDA graph repeats the same kernels on the same memory, and no Python. So all that changes from step to step must lie in memory that the
 graph reads: here the indices of the images, the weights, and the seeds of the generators. Adam and the averages, whose learning rate and
-decay Python computes, stay outside; they are three launches, and clipping ten. PyTorch's notes on CUDA give the recipe: some steps on
-another stream first. Tested on an emulated device only, which repeats operations as a graph does; never recorded on a GPU.
+decay Python computes, stay outside. As PyTorch's notes on CUDA say, some steps on another stream come first. Tested on an emulated device
+only, which repeats operations as a graph does; never recorded on a GPU.
 """
 from collections.abc import Callable, Sequence
 
