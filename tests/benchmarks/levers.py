@@ -75,7 +75,7 @@ def levers(size: Size) -> dict[str, dict]:
 
 def distance(network: UNet, n: int, seed: int, real: Reference, features: ClassifierFeatures) -> float:
     """Fréchet distance of n images drawn from the network to the real ones, in the classifier's features."""
-    config, device = network.config, network.conv_in.weight.device
+    config, device = network.config, next(network.parameters()).device
     shape = (config.image_channels, config.image_size, config.image_size)
     drawn = torch.cat(list(draw(for_sampling(network), n, shape, NoiseSchedule.linear(), "ddim", STEPS, seed=seed, device=device)))
     return frechet_distance(real.moments, features(drawn))
