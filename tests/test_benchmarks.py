@@ -134,3 +134,21 @@ def test_networks_are_trained_and_judged_once(speed, monkeypatch, capsys, tmp_pa
         said = capsys.readouterr().out
         assert f"| a | {size:,} | 32 |" in said and f"| b | {size:,} | 64 |" in said and "8 images drawn, seeds [0, 1]" in said
     assert resumed == [False] * 4 + [True] * 4
+
+
+def test_the_peer_goes_on_to_the_bit_where_it_stopped(speed, monkeypatch, tmp_path):
+    import peers
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    monkeypatch.setattr(peers, "their_network", lambda: peers.UNet2DModel(8, layers_per_block=1, block_out_channels=(8,), norm_num_groups=1,
+                                                                          **blocks))
+    monkeypatch.setattr(peers, "load_data", lambda name, size: shapes(64, size=8))
+    monkeypatch.setattr(peers, "SAVE_STEPS", 3)
+    images, loss = 6 * peers.BATCH, peers.F.mse_loss
+    whole = peers.train_theirs(images, 0, tmp_path / "whole").state_dict()
+
+    calls = []
+    monkeypatch.setattr(peers.F, "mse_loss", lambda *a: calls.append(a) or (loss(*a) if len(calls) != 5 else pytest.fail("killed")))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        peers.train_theirs(images, 0, tmp_path / "cut")
+    resumed = peers.train_theirs(images, 0, tmp_path / "cut").state_dict()
+    assert len(calls) == 5 + 3 and all(torch.equal(value, whole[name]) for name, value in resumed.items())

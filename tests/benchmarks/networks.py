@@ -15,6 +15,7 @@ import torch
 
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNetConfig, shapes, train
 from s2dm_mini.checkpoints import load_model
+from s2dm_mini.denoisers import Denoiser
 from s2dm_mini.measure.draw import draw
 from s2dm_mini.measure.features import OFFLINE, open_features
 from s2dm_mini.measure.metrics import frechet_distance
@@ -58,12 +59,16 @@ def judge(folder: Path, seed: int, samples: int) -> dict:
     kept = folder / f"distances-{samples}.json"
     if not kept.exists():
         network, record = load_model(folder / "model.safetensors")
-        pixels = torch.cat(list(draw(network, samples, network.config.shape, NoiseSchedule.linear(), "ddim", 20, seed=seed)))
         found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"]}
-        for features in map(open_features, OFFLINE):
-            found[features.name] = frechet_distance(open_reference("cifar10", 32, features).moments, features(pixels))
-        write_whole(kept, json.dumps(found).encode())
+        write_whole(kept, json.dumps(found | distances(network, network.config.shape, seed, samples)).encode())
     return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def distances(network: Denoiser, shape: tuple[int, int, int], seed: int, samples: int) -> dict[str, float]:
+    """Fréchet distances to CIFAR-10 of images drawn with DDIM, by features. shape: of an image, (C, H, W)."""
+    pixels = torch.cat(list(draw(network, samples, shape, NoiseSchedule.linear(), "ddim", 20, seed=seed)))
+    return {features.name: frechet_distance(open_reference("cifar10", 32, features).moments, features(pixels))
+            for features in map(open_features, OFFLINE)}
 
 
 def table(found: dict[str, list[dict]]) -> str:
