@@ -152,3 +152,11 @@ def test_the_peer_goes_on_to_the_bit_where_it_stopped(speed, monkeypatch, tmp_pa
         peers.train_theirs(images, 0, tmp_path / "cut")
     resumed = peers.train_theirs(images, 0, tmp_path / "cut").state_dict()
     assert len(calls) == 5 + 3 and all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+def test_bf16_sampling_compares_each_variant_with_fp32(speed):
+    import bf16_sampling
+    head, exact, *rows = bf16_sampling.rows("tiny-shapes-l0", 4, 2)
+    assert exact.startswith("| fp32") and [row.split(" | ")[0].lstrip("| ") for row in rows] == [*bf16_sampling.IN_FP32, "S²-DM^10 in fp32"]
+    rms = [float(row.strip("| ").split(" | ")[-1]) for row in rows]
+    assert all(0.01 < value < 20 for value in rms) and len(set(rms)) > 3
