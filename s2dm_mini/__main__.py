@@ -36,10 +36,7 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     """
     if evaluate and config.out is None:
         raise ValueError("to evaluate, set out to the folder of the run.")
-    outcome = train_with_bar(config, resume)
-    if (record := outcome.record) is not None and outcome.stopped:
-        then = f"Its state is in {config.out}; --resume goes on." if config.out else "Without --out, nothing was kept."
-        raise KeyboardInterrupt(f"stopped after step {record.step:,}. {then}")
+    record = train_with_bar(config, resume)
     if not is_first_process():
         return
     network = f" Network: {config.out / 'model.safetensors'}" if config.out else ""
@@ -143,7 +140,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         kept = KEPT.get(name, "nothing was written; the same command starts again.")
-        print(f"\n{str(stop) or f'stopped: {kept}'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'stopped'}: {kept}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .data.images import to_unit_range
 from .schedule import MAX_T, NoiseSchedule, at, lookup, per_image
-from .support.checks import check_covariance, check_data, check_eigenvalues, check_labels, check_mixture, check_question, check_scale
+from .support.checks import check_covariance, check_denoiser, check_floating, check_mixture, check_numbers, check_question, require
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 NO_LABEL = -1  # in place of a label: the prediction without a class
@@ -41,12 +41,16 @@ class GaussianDenoiser(_Tables):
             eigenvalues, self.eigenvectors = covariance, None
         else:
             eigenvalues, self.eigenvectors = torch.linalg.eigh(covariance)
-        self.eigenvalues = check_eigenvalues(eigenvalues).clamp(min=0)
+        lowest = eigenvalues.min()  # of data not below 0, but for rounding
+        require(lowest >= -1e-8 * eigenvalues.abs().max(), f"covariance has the negative eigenvalue {lowest:.3g}; that of data has none")
+        self.eigenvalues = eigenvalues.clamp(min=0)
 
     @classmethod
     def fit(cls, x: Tensor, schedule: NoiseSchedule) -> "GaussianDenoiser":
         """The Gaussian with the mean and covariance (over N − 1) of x, (N, ...); uint8 images are first scaled to −1..1."""
-        check_data(x)
+        if not isinstance(x, Tensor) or x.dtype != torch.uint8:
+            check_floating("x", x, "(N, D, ...)", finite=True)
+        require(len(x) >= 2, f"a covariance needs at least 2 data points, not {len(x)}")
         total, scatter = 0.0, 0.0
         scale = to_unit_range if x.dtype == torch.uint8 else torch.Tensor.double
         shift = scale(x[:1]).flatten(1).double()  # near the mean, so that the difference below loses no digits
@@ -96,8 +100,10 @@ class MixtureDenoiser(_Tables):
         residual = x.double()[:, None] - alpha_bar.sqrt()[..., None] * means  # (B, K, D)
         log_density = -residual.square().sum(2) / (2 * spread) - 0.5 * x.shape[1] * spread.log() + weights.log()
         if label is not None:
-            classes = check_labels(label, labels)  # (K,)
-            excluded = (label[:, None] != NO_LABEL) & (label[:, None] != classes)  # (B, K)
+            require(labels is not None, "this mixture was made without labels; pass labels=..., the class of each component")
+            if label.device.type == "cpu" and not ((label == NO_LABEL) | torch.isin(label, labels)).all():
+                raise ValueError(f"labels must be among {labels.unique().tolist()}, or -1 for none, not {label.unique().tolist()}.")
+            excluded = (label[:, None] != NO_LABEL) & (label[:, None] != labels)  # (B, K)
             log_density = log_density.masked_fill(excluded, -math.inf)
         responsibility = log_density.softmax(dim=1)  # probability of each component given x_t, (B, K)
         eps = noise.sqrt() * torch.einsum("bk,bkd->bd", responsibility / spread, residual)
@@ -113,7 +119,9 @@ class Shrunk:
     """
 
     def __init__(self, denoiser: Denoiser, scale: Tensor | float):
-        self.denoiser, self.scale = denoiser, check_scale(denoiser, scale)
+        check_denoiser(denoiser)
+        self.denoiser, self.scale = denoiser, check_numbers("scale", scale)
+        require(self.scale.ndim <= 1 and self.scale.numel(), "scale must be one finite number or a vector (T,) of them", scale)
         self.T = len(self.scale) if self.scale.ndim == 1 else MAX_T  # number of timesteps accepted
 
     def __call__(self, x: Tensor, t: Tensor, *label: Tensor) -> Tensor:

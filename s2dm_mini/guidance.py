@@ -7,7 +7,7 @@ from torch import Tensor
 from .denoisers import NO_LABEL
 from .losses import READINGS, draw_noised, mean_square, skip_coefficient, skip_term
 from .schedule import NoiseSchedule
-from .support.checks import check_guidance, check_guided_shrinkage, check_label_count, check_skip_loss
+from .support.checks import check_number, check_shrinkage, check_skip_loss, require
 
 Labelled = Callable[[Tensor, Tensor, Tensor], Tensor]  # eps = network(x, t, label): a denoiser that takes the class
 
@@ -22,11 +22,12 @@ class Guided:
     """
 
     def __init__(self, network: Labelled, label: Tensor | int, weight: float):
-        self.network = network
-        self.label, self.weight = check_guidance(label, weight)
+        self.network, self.label, self.weight = network, torch.as_tensor(label), check_number("weight", weight)
+        require(self.label.ndim <= 1 and not self.label.is_floating_point(), "label must be one whole number or (B,) of them", self.label)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        check_label_count(self.label, x)
+        require(self.label.ndim == 0 or len(self.label) == len(x),
+                f"{self.label.numel()} labels cannot go with {len(x)} images; give one label for all, or one an image")
         self.label = self.label.to(x.device, torch.int64)  # once; later calls copy nothing
         label = self.label.expand(len(x))
         if self.weight == 1:
@@ -63,7 +64,8 @@ def guided_shrinkage(schedule: NoiseSchedule, weight: float, label_dropout: floa
 
     and f = (E[ε₁ | x_t, label] + r·w(w−1)·f_u)·guided. Raises ValueError unless 0 < p <= 1 and tau > 0: f_u needs an L_0 of its own.
     """
-    check_guided_shrinkage(schedule, label_dropout, skip, tau)
+    check_shrinkage(schedule, skip, tau, "expected", READINGS)
+    require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
     t = torch.arange(schedule.T, device=schedule.alpha_bar.device)
     r = (1 - tau) / tau * skip_coefficient(schedule, t, skip).square()  # (T,), 0 where t < skip
     w, p = weight, label_dropout

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .denoisers import Denoiser
 from .schedule import NoiseSchedule, lookup, noised, per_image, signal_kept
-from .support.checks import check_eps, check_loss, check_shrinkage, check_skip_loss, check_weighting
+from .support.checks import check_eps, check_loss, check_name, check_schedule, check_shrinkage, check_skip_loss, check_timesteps
 
 READINGS = ("independent", "expected", "shared", "output")
 WEIGHTINGS = ("uniform", "min-snr-5", "p2")
@@ -71,7 +71,8 @@ def timestep_weight(t: Tensor, schedule: NoiseSchedule, weighting: str) -> Tenso
     t: (B,) timesteps. Returns (B,) float32. The last two weigh faint noise, t near 0, less; the best prediction at each t is
     the same. Raises ValueError for an unknown name.
     """
-    check_weighting(t, schedule, weighting, WEIGHTINGS)
+    check_name("weighting", weighting, WEIGHTINGS)
+    check_timesteps(t, check_schedule(schedule))
     alpha_bar = lookup(schedule.alpha_bar, t)  # (B,)
     snr = alpha_bar / (1 - alpha_bar)
     weight = {"uniform": torch.ones_like(snr), "min-snr-5": snr.clamp(max=5) / snr, "p2": 1 / (1 + snr)}[weighting]

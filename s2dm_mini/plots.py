@@ -89,17 +89,16 @@ def image_grid(images: Tensor, columns: int = 8, scale: int | None = None, colum
     return figure
 
 
-def trajectory_strip(steps: Iterable[Step], columns: int = 8, image: int = 0) -> Figure:
-    """One image of a batch on its way from noise (left) to picture (right): x_t above, the predicted x̂_0 below.
+def trajectory_strip(steps: Iterable[Step]) -> Figure:
+    """The first image of a batch on its way from noise (left) to picture (right): x_t above, the predicted x̂_0 below.
 
-    steps: from `samplers.trajectory`, with x (B, 3, H, W). Shows `columns` evenly spaced steps, always including the last.
-    image: index in the batch. Raises ValueError if there are no steps.
+    steps: from `samplers.trajectory`, with x (B, 3, H, W); 8 evenly spaced ones are shown, always the last. Raises ValueError for none.
     """
     steps = list(steps)
     require(steps, "steps is empty: pass the iterator from samplers.trajectory, not one that is already used up")
-    columns = min(columns, len(steps))
+    columns = min(8, len(steps))
     shown = [steps[(i + 1) * len(steps) // columns - 1] for i in range(columns)]
-    images = torch.stack([step.x[image] for step in shown] + [step.x0[image] for step in shown])  # (2·columns, 3, H, W)
+    images = torch.stack([step.x[0] for step in shown] + [step.x0[0] for step in shown])  # (2·columns, 3, H, W)
     labels = ["clean" if step.t == CLEAN else f"t = {step.t}" for step in shown]
     return image_grid(images, columns, column_labels=labels, row_labels=["$x_t$", "$\\hat{x}_0$"])
 
@@ -180,7 +179,6 @@ def dots(groups: Mapping[str, tuple], x_label: str, y_label: str) -> Figure:
 
 
 @styled
-@styled
 def forest(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], x_label: str, band: tuple[float, float] | None = None) -> Figure:
     """A forest plot: per panel a line for each row, its mean and interval (mean, low, high); the zero dashed, the band shaded.
 
@@ -238,9 +236,9 @@ def scatter(panels: Mapping[str, Tensor], columns: int = 4, limit: float = 1.6, 
 
 
 @styled
-def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]], columns: int = 3, limit: float = 1.6) -> Figure:
+def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
     """Arrows of true length over a cloud of points, {title: (cloud (N, 2), positions (M, 2), arrows (M, 2))}."""
-    figure, drawn = _square_panels(panels, columns, limit)
+    figure, drawn = _square_panels(panels, 3, 1.6)
     for axes, (cloud, positions, arrows) in drawn:
         axes.plot(*_xy(cloud), **CLOUD)
         axes.quiver(*_xy(positions), *_xy(arrows), color=BLUE, angles="xy", scale_units="xy", scale=1, width=0.006)
@@ -248,9 +246,9 @@ def vector_field(panels: Mapping[str, tuple[Tensor, Tensor, Tensor]], columns: i
 
 
 @styled
-def paths(panels: Mapping[str, Tensor], columns: int = 3, limit: float = 2.4, data: Tensor | None = None) -> Figure:
+def paths(panels: Mapping[str, Tensor], columns: int = 3, data: Tensor | None = None) -> Figure:
     """Paths of samplers, {title: (steps + 1, B, 2)}, from an open circle (noise) to a dot (sample). data: as in `scatter`."""
-    figure, drawn = _square_panels(panels, columns, limit, data)
+    figure, drawn = _square_panels(panels, columns, 2.4, data)
     for axes, path in drawn:
         x, y = _xy(path)  # (steps + 1, B) each
         axes.plot(x, y, color=SKY, linewidth=0.8, marker="")

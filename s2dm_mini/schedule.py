@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .support.checks import MAX_T, check_alpha_bar, check_betas, check_grid, check_integer, check_noising, check_skip, check_timesteps
+from .support.checks import MAX_T, check_grid, check_integer, check_noising, check_number, check_numbers, check_timesteps, require
 
 
 def per_image(value: Tensor, like: Tensor) -> Tensor:
@@ -51,12 +51,19 @@ class NoiseSchedule:
     """
 
     def __init__(self, alpha_bar: Tensor):
-        self.alpha_bar = check_alpha_bar(alpha_bar)
+        alpha_bar = check_numbers("alpha_bar", alpha_bar)
+        right = alpha_bar.ndim == 1 and 2 <= len(alpha_bar) <= MAX_T
+        require(right, f"alpha_bar must hold at least 2, at most {MAX_T:,} values", alpha_bar)
+        require(alpha_bar[0] < 1 and alpha_bar[-1] > 0 and (alpha_bar.diff() < 0).all(),
+                "alpha_bar must fall strictly from below 1 to above 0: each step adds some noise")
+        self.alpha_bar = alpha_bar
 
     @classmethod
     def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> "NoiseSchedule":
         """ᾱ_t = Π(1 − β_i), β rising linearly (DDPM, section 4; the schedule of the S²-DM code)."""
-        T = check_betas(T, beta_start, beta_end)
+        T = check_integer("T", T, 2, MAX_T)
+        require(0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1,
+                f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}")
         return cls(torch.cumprod(1 - torch.linspace(beta_start, beta_end, T, dtype=torch.float64), 0))
 
     @classmethod
@@ -101,7 +108,8 @@ class NoiseSchedule:
 
         t: (B,) integer timesteps. Returns (B,) float64; 1 where t < skip, where the loss has no skip term.
         """
-        check_skip(t, skip, self.T)
+        check_integer("skip", skip, 1, self.T - 1, f" for T = {self.T}")
+        check_timesteps(t, self.T, "of any shape", whole=True)
         return signal_kept(self.alpha_bar, t, skip)
 
     def timesteps(self, steps: int, spacing: str = "uniform") -> Tensor:

@@ -6,7 +6,7 @@ A picture (B, C, H, W) passes down through the levels and back up; each level ha
                  └──────────┴───── skip connections ─────┴──────────┘
 
 Every residual block adds an embedding of t to its channels; networks with classes add one vector for the class to that embedding.
-Modules and parameters carry the names of diffusers' `UNet2DModel`, so that weights move both ways without a translation table.
+Modules and parameters carry the names of diffusers' `UNet2DModel`, so that weights move there without a translation table.
 Signals (B, C, L) use the same blocks with convolutions along one axis: `UNetConfig.dimensions`.
 """
 import copy

@@ -26,8 +26,8 @@ import s2dm_mini
 from s2dm_mini import cifar10, data, denoisers, latents, losses, shapes, unet
 from s2dm_mini.checkpoints import CheckpointError, load_pretrained
 from s2dm_mini.data import load_data
-from s2dm_mini.data.points import points, ring_means
-from s2dm_mini.data.shapes import draw_shapes, read_factors
+from s2dm_mini.data.points import points
+from s2dm_mini.data.shapes import read_factors
 from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
 from s2dm_mini.explorer.setting import Setting, from_query
 from s2dm_mini.measure import metrics, paths, spectrum
@@ -152,11 +152,8 @@ CASES = {
     "measure.metrics.precision_recall": Case(metrics.precision_recall, {"real": FEATURES, "x": FEATURES + 1, "k": 3}),
     "data.images.to_unit_range": Case(data.to_unit_range, {"pixels": PIXELS}),
     "data.images.to_pixels": Case(data.to_pixels, {"x": X}, ("x",)),
-    "data.images.random_flip": Case(data.random_flip, {"x": PIXELS, "generator": None}),
     "data.cifar10.cifar10": Case(cifar10, {"split": "train", "folder": "no such folder"}),
     "data.shapes.shapes": Case(shapes, {"n": 2, "size": 8, "seed": 0}),
-    "data.shapes.draw_shapes": Case(draw_shapes, {"factors": FACTORS, "size": 8}),
-    "data.points.ring_means": Case(ring_means, {"k": 3, "radius": 1.0}),
     "data.points.points": Case(points, {"name": "moons", "n": 5, "seed": 0}),
     "explorer.setting.Setting": Case(Setting, {
         "family": "tiny, shapes", "first": 0, "second": b"a picture, perhaps", "way": "lerp", "frames": 4, "skip": 9, "tau": 0.9,
@@ -198,7 +195,8 @@ _NOTHING = "takes no argument that a user calculates"
 _LABELS = "what labels it refuses is in the tests of its module"
 REASONS = {
     **dict.fromkeys(["schedule.at", "schedule.lookup", "schedule.noised", "schedule.signal_kept", "losses.draw_noised", "losses.predict",
-                     "losses.skip_coefficient", "losses.skip_term", "losses.mean_square"], _PARTS),
+                     "losses.skip_coefficient", "losses.skip_term", "losses.mean_square", "data.images.random_flip",
+                     "data.shapes.draw_shapes"], _PARTS),
     **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run", "explorer.strips.Kept"], _PARTS),
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.GroupNorm",
                      "unet.ResidualBlock", "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
@@ -212,7 +210,7 @@ REASONS = {
                      "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment", "study.plan.Setting",
                      "study.plan.Family", "study.plan.fine_tuning",
                      "theory.scales.Fit"], _RECORD),
-    **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.cifar10.unpack_cifar10", "data.images.data_folder",
+    **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.images.data_folder",
                      "measure.references.reference", "measure.references.write_reference",
                      "measure.references.read_reference", "theory.gaussian.save_eigenvalues", "study.tables.append_row",
                      "study.tables.read_rows", "study.tables.write_rows", "checkpoints.write_tensors", "checkpoints.read_tensors",
@@ -229,7 +227,8 @@ REASONS = {
                      "study.ledger.theoretical_scale"], _SETTINGS),
     **dict.fromkeys(["guidance.guided_s2dm_loss", "guidance.guided_shrinkage", "guidance.Guided", "guidance.Guided.__call__",
                      "training.loop.drop_labels", "unet.UNet.with_classes"], _LABELS),
-    **dict.fromkeys(["schedule.NoiseSchedule.to", "data.images.fingerprint", "theory.gaussian.cifar10_eigenvalues",
+    **dict.fromkeys(["schedule.NoiseSchedule.to", "data.images.fingerprint", "data.points.ring_means",
+                     "theory.gaussian.cifar10_eigenvalues",
                      "explorer.setting.families", "explorer.setting.network", "explorer.strips.forget", "support.machine.best_device",
                      "support.machine.device_name", "unet.UNetConfig.to_dict", "unet.for_sampling", "support.machine.git_commit",
                      "checkpoints.network_hash", "checkpoints.images_seen", "checkpoints.manifest", "checkpoints.zoo",
@@ -253,7 +252,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
          "training.setup": "the arguments of train", "training.recorded": "called by train alone", "training.watched": "a bar around train",
-         **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
+         **dict.fromkeys(("interop", "interop.network", "interop.folders"), "diffusers' own objects"),
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
                          "study.classifier"),
                          "commands"),
@@ -420,7 +419,6 @@ def test_arguments_that_work(function):
 
 # (function, argument) that takes more than its kind lets expect, and why.
 LENIENT = {
-    ("data.images.random_flip", "x"): "any pictures can be mirrored",
     ("explorer.setting.Setting", "family"): "the zoo knows the families; explorer.setting.family refuses others",
     ("explorer.setting.Setting", "first"): "a seed or a picture, which is opened when it is drawn",
     ("explorer.setting.Setting", "second"): "the same",
@@ -503,7 +501,7 @@ def test_several_odd_arguments_at_the_same_time(part):
 
 
 @pytest.mark.parametrize(("reader", "inputs"), [
-    *((reader, 300) for reader in ("cifar10-file", "cifar10-archive", "checkpoint", "reference", "results", "parameters")),
+    *((reader, 300) for reader in ("cifar10-file", "checkpoint", "reference", "results", "parameters")),
     ("diffusers-checkpoint", 40)])
 def test_damaged_files(reader, inputs, tmp_path):
     from stress.fuzz import failures_of  # which imports this module

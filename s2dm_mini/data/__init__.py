@@ -4,8 +4,7 @@
     images = celeba("train")         # images.pixels (162770, 3, 64, 64) uint8, mapped into memory
     images = shapes(5_000, seed=0)   # images.factors: the numbers that each scene was drawn from
 
-Each function is in the module of its name. CIFAR-10 and CelebA are read from the folder S2DM_DATA, else from the user's cache folder.
-`fetch_cifar10` downloads the first; the second has to be downloaded by hand.
+Each function is in the module of its name; `data_folder` says where the files of CIFAR-10 and CelebA are looked for.
 """
 from ..support.checks import check_name
 from . import celeba, cifar10, shapes, signals

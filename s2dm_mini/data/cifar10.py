@@ -1,10 +1,7 @@
 """CIFAR-10 (Krizhevsky, 2009) from its official binary files: reading, downloading, unpacking."""
-import gzip
-import io
 import os
 import sys
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -76,16 +73,20 @@ def _download(url: str, *where) -> None:
 def fetch_cifar10(folder: Path | str | None = None) -> Path:
     """Download CIFAR-10's binary archive (162 MB), check its MD5, unpack it. Returns the folder of the .bin files.
 
-    Complete files are left alone; of two processes one waits. Raises DataError without a network or without room on the disk.
+    Complete files are left alone; of two processes one waits. Raises DataError without a network, WriteError without room on the disk.
     """
     import pooch
 
     folder = Path(folder) if folder is not None else data_folder()
     batches, downloads = _batches(folder), folder / "cifar-10-archive"  # a folder of its own: leftovers in it are not the user's
     files = [batches / name for name in NAMES]
-    if not _whole(files):
+
+    def whole() -> bool:
+        return all(file.is_file() and file.stat().st_size == _file_bytes() for file in files)
+
+    if not whole():
         with sole_writer(batches, *files, wait=True):
-            if not _whole(files):  # another process, for which this one waited, may have written them
+            if not whole():  # another process, for which this one waited, may have written them
                 for left in downloads.glob("tmp*"):  # by a killed download
                     left.unlink()
                 try:
@@ -96,41 +97,11 @@ def fetch_cifar10(folder: Path | str | None = None) -> Path:
                     raise DataError(f"CIFAR-10 could not be downloaded ({reason}). Where there is a network, download {CIFAR10_URL} "
                                     f"(MD5 {CIFAR10_MD5}), unpack it, and put its folder {BATCHES} into {folder}, or name the folder "
                                     f"it is in by S2DM_DATA.") from error
-                unpack_cifar10(Path(archive), folder)
+                with tarfile.open(archive) as tar:
+                    for file in files:
+                        write_whole(file, tar.extractfile(f"{BATCHES}/{file.name}").read())
     return batches
-
-
-def unpack_cifar10(archive: Path, folder: Path) -> None:
-    """Write the archive's six .bin files where `cifar10` reads them, after all of it was read and all six were checked.
-
-    The archive is untrusted input. Only plain files of the expected name and size are read, by name; links, other paths and other members
-    are ignored. Unpacking stops at 8 times the size of a file, so that no bomb fills the memory. Raises DataError.
-    """
-    target, limit = _batches(folder), 8 * _file_bytes()  # six files, the readme and the class names
-    try:
-        with gzip.open(archive) as stream:
-            unpacked = stream.read(limit + 1)  # to the end, where gzip compares its check sum
-        if len(unpacked) > limit:
-            raise DataError(f"{archive} unpacks to more than {limit:,} bytes: it is not CIFAR-10's binary archive. Delete it and run "
-                            f"`python -m s2dm_mini fetch cifar10` again.")
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:  # uncompressed: CIFAR-10 has no second compression inside
-            wanted = {f"{BATCHES}/{name}": name for name in NAMES}
-            members = {wanted[path]: member for member in tar if (path := member.name.removeprefix("./")) in wanted and member.isreg()}
-            for member in members.values():
-                if member.size != _file_bytes():
-                    raise DataError(f"{archive}: {member.name} has {member.size:,} bytes, not {_file_bytes():,}.")
-            if missing := [name for name in NAMES if name not in members]:
-                raise DataError(f"{archive} lacks {', '.join(missing)}: it is not CIFAR-10's binary archive.")
-            for name, member in members.items():
-                write_whole(target / name, tar.extractfile(member).read())
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{archive} could not be unpacked into {target} ({reason}). Is it whole, and is there room on the disk?") from error
 
 
 def _file_bytes() -> int:
     return RECORD_BYTES * RECORDS_PER_FILE
-
-
-def _whole(files: list[Path]) -> bool:
-    return all(file.is_file() and file.stat().st_size == _file_bytes() for file in files)

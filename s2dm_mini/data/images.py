@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..support.checks import check_floating, check_generator, check_pixels, require
+from ..support.checks import check_floating, check_pixels
 
 
 class DataError(Exception):
@@ -27,7 +27,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Training input from a batch of the pixels, (B, 3, H, W) uint8: float32 −1..1, each mirrored with probability 1/2."""
         return random_flip(to_unit_range(pixels), generator)
 
@@ -44,10 +44,8 @@ def to_pixels(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def random_flip(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Mirror each image of x (B, C, H, W) left to right with probability 1/2. Raises ValueError for another shape."""
-    require(isinstance(x, Tensor) and x.ndim == 4, "x must be a tensor (B, C, H, W)", x)
-    check_generator(generator)
+def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of x (B, C, H, W) left to right with probability 1/2."""
     flip = torch.rand(len(x), generator=generator, device=x.device) < 0.5
     return torch.where(flip[:, None, None, None], x.flip(3), x)
 

@@ -1,12 +1,12 @@
-"""Points in the plane, drawn from four densities that are easy to see."""
+"""Points in the plane, drawn from two densities that are easy to see."""
 import math
 
 import torch
 from torch import Tensor
 
-from ..support.checks import check_integer, check_name, check_number, check_seed
+from ..support.checks import check_integer, check_name, check_seed
 
-POINTS = ("ring", "moons", "spiral", "checkerboard")
+POINTS = ("ring", "moons")
 RING_STD = 0.1
 MAX_POINTS = 10_000_000
 
@@ -21,20 +21,12 @@ def points(name: str = "ring", n: int = 1_000, seed: int = 0) -> Tensor:
     u, noise = torch.rand(n, 2, generator=generator), torch.randn(n, 2, generator=generator)
     if name == "ring":
         return ring_means()[(u[:, 0] * 8).long().clamp(max=7)].float() + RING_STD * noise
-    if name == "moons":
-        upper, angle = u[:, 1] < 0.5, math.pi * u[:, 0]
-        return torch.where(upper[:, None], torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1),
-                           torch.stack([0.5 - angle.cos(), 0.25 - angle.sin()], 1)) * 0.65 + 0.05 * noise
-    if name == "spiral":
-        angle = 3 * math.pi * u[:, 0].sqrt()
-        return (angle / (3 * math.pi))[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.02 * noise
-    column = (u[:, 0] * 4).floor()
-    row = 2 * (u[:, 1] * 2).floor() + column % 2  # every second of the 4 × 4 cells
-    return torch.stack([u[:, 0] * 4, row + u[:, 1] * 2 % 1], 1) / 2 - 1
+    upper, angle = u[:, 1] < 0.5, math.pi * u[:, 0]
+    return torch.where(upper[:, None], torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1),
+                       torch.stack([0.5 - angle.cos(), 0.25 - angle.sin()], 1)) * 0.65 + 0.05 * noise
 
 
-def ring_means(k: int = 8, radius: float = 1.0) -> Tensor:
-    """k centres on a circle, (k, 2) float64: with the defaults, the means of the mixture `ring`."""
-    k, radius = check_integer("k", k, 1, MAX_POINTS), check_number("radius", radius)
-    angle = torch.arange(k, dtype=torch.float64) / k * 2 * math.pi
-    return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+def ring_means() -> Tensor:
+    """8 centres on the unit circle, (8, 2) float64: the means of the mixture `ring`."""
+    angle = torch.arange(8, dtype=torch.float64) / 8 * 2 * math.pi
+    return torch.stack([angle.cos(), angle.sin()], dim=1)

@@ -37,7 +37,7 @@ Draw = Callable[[dict[str, Tensor], int], Tensor]  # draw(factors, length)
 class Signals(Images):
     """A data set of signals, with pixels (N, C, L) float32 within −1..1; `train` takes it like `Images`."""
 
-    def augment(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """The signals unchanged: they are in range, and a mirrored heartbeat is not a heartbeat."""
         return pixels
 

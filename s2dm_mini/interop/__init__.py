@@ -4,18 +4,12 @@
     save_pipeline(model, schedule, "folder")       # DDPMPipeline.from_pretrained("folder") loads it
     shrunk = shrink_pipeline(pipeline, 1 / 1.017)  # any pipeline of a UNet2DModel, its ε multiplied when sampling; no training
 
-Fine-tune a pipeline's network of any architecture with S²-DM, and export the result to diffusers:
-
-    python -m s2dm_mini train --preset diffusers --start google/ddpm-cifar10-32 --images 100000 --evaluate 10 --out runs/tuned
-    python -m s2dm_mini export runs/tuned/model.safetensors runs/tuned/pipeline
-
-`UNet` and `UNet2DModel` name their parameters alike, so only the configuration is translated. Other architectures run in diffusers' own
-code, wrapped in a `DiffusersDenoiser`. Only this package imports diffusers (`pip install diffusers`). Folders are untrusted input: only
+`UNet` and `UNet2DModel` name their parameters alike, so only the configuration is translated. Diffusers' networks run in its own code,
+wrapped in a `DiffusersDenoiser`. Only this package imports diffusers (`pip install diffusers`). Folders are untrusted input: only
 safetensors and JSON of limited size are read, nothing is unpickled, and no class is looked up by a name in a file.
 """
 from .folders import open_pipeline, save_pipeline
-from .network import DiffusersConfig, DiffusersDenoiser, ShrunkUNet2D, as_denoiser, shrink_pipeline, without_weights
-from .translate import from_diffusers, to_diffusers
+from .network import DiffusersConfig, DiffusersDenoiser, ShrunkUNet2D, as_denoiser, shrink_pipeline, to_diffusers, without_weights
 
-__all__ = ["DiffusersConfig", "DiffusersDenoiser", "ShrunkUNet2D", "as_denoiser", "from_diffusers", "open_pipeline", "save_pipeline",
-           "shrink_pipeline", "to_diffusers", "without_weights"]
+__all__ = ["DiffusersConfig", "DiffusersDenoiser", "ShrunkUNet2D", "as_denoiser", "open_pipeline", "save_pipeline", "shrink_pipeline",
+           "to_diffusers", "without_weights"]

@@ -15,8 +15,7 @@ from ..support.checks import check_integer, check_numbers, require, shown
 from ..support.files import MAX_HEADER, reason
 from ..support.network import answers
 from ..unet import UNet
-from .network import DiffusersDenoiser, without_weights
-from .translate import to_diffusers
+from .network import DiffusersDenoiser, to_diffusers, without_weights
 
 MAX_PARAMETERS = 130_000_000  # a training state takes 16 bytes for each, and checkpoints.MAX_BYTES limits it
 # Files of a pipeline; old ones have no folders.

@@ -1,4 +1,5 @@
-"""A `UNet2DModel` of diffusers as a denoiser, and a pipeline whose ε is multiplied by s_t."""
+"""A `UNet2DModel` of diffusers as a denoiser, a `UNet` as a `UNet2DModel`, and a pipeline whose ε is multiplied by s_t."""
+import copy
 import inspect
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,7 @@ from ..denoisers import Shrunk
 from ..schedule import MAX_T
 from ..support.checks import check_integer, require, shown
 from ..support.files import reason
+from ..unet import UNet
 
 SETTINGS = tuple(inspect.signature(UNet2DModel.__init__).parameters)[1:]  # names in its configuration, without `self`
 
@@ -67,9 +69,28 @@ def as_denoiser(model: UNet2DModel) -> DiffusersDenoiser:
             f"the network takes {config.in_channels} channels and returns {config.out_channels}; a denoiser must return an ε like x. "
             "Networks that also predict a variance are not supported")
     require(config.class_embed_type is None and config.num_class_embeds is None,
-            "the network needs class labels, which a denoiser (x, t) does not take; wrap it in a function that supplies them, "
-            "or convert it by `from_diffusers` to a network that takes labels")
+            "the network needs class labels, which a denoiser (x, t) does not take; wrap it in a function that supplies them")
     return DiffusersDenoiser(model)
+
+
+def to_diffusers(model: UNet | DiffusersDenoiser) -> UNet2DModel:
+    """The same network as a `UNet2DModel` in eval mode, with float32 copies of the weights; outputs agree to rounding.
+
+    Raises ValueError for a network of signals, since `UNet2DModel` has two dimensions.
+    """
+    if isinstance(model, DiffusersDenoiser):
+        return copy.deepcopy(model.model).eval()
+    config = model.config
+    require(config.dimensions == 2, f"diffusers' UNet2DModel is for pictures; this network is for signals {config.shape}")
+    down = tuple("AttnDownBlock2D" if level in config.attention_levels else "DownBlock2D" for level in range(len(config.channels)))
+    theirs = UNet2DModel(
+        sample_size=config.image_size, in_channels=config.image_channels, out_channels=config.image_channels,
+        block_out_channels=config.channels, layers_per_block=config.blocks_per_level, down_block_types=down,
+        up_block_types=tuple(block.replace("Down", "Up") for block in reversed(down)), norm_num_groups=config.norm_groups,
+        dropout=config.dropout, num_class_embeds=config.classes + 1 if config.classes else None,
+        downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, attention_head_dim=None)  # DDPM's; one head
+    theirs.load_state_dict(model.state_dict())
+    return theirs.to(model.conv_in.weight.device).eval()
 
 
 class ShrunkUNet2D(nn.Module):

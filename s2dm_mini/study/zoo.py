@@ -54,8 +54,7 @@ def build_zoo(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str
 def train_to_end(config: TrainConfig, title: str) -> None:
     """Begin a training, or go on with the one in config.out, until its budget is spent. Raises KeyboardInterrupt if stopped before."""
     begun = (Path(config.out) / "state.safetensors").exists()
-    if train_with_bar(config, resume=begun, title=title).stopped:
-        raise KeyboardInterrupt
+    train_with_bar(config, resume=begun, title=title)
 
 
 def _show(name: str, path: Path, plan: Family, ship: bool, device: str, table: Path) -> None:

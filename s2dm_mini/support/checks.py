@@ -5,7 +5,7 @@ Values are not: reading them from a GPU makes the CPU wait, so inner loops check
 """
 import math
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from os import PathLike
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 LARGEST = 1e15  # largest number accepted: its square is still finite in float32
 MAX_T = 100_000  # largest number of timesteps: a schedule is a table in memory
-MAX_FRAMES = 10_000
 MAX_REFINEMENTS = 1_000  # of an inversion, which converges within a few or never
 
 
@@ -120,20 +119,22 @@ def check_schedule(schedule: Any) -> int:
 
 # Tensors.
 
-def check_floating(name: str, x: object, shape: str = "(B, ...)", empty: bool = False) -> None:
+def check_floating(name: str, x: Any, shape: str = "(B, ...)", empty: bool = False, finite: bool = False) -> None:
     """Refuse what is not a floating tensor. shape: names of its dimensions, `...` for any number of them. empty: may hold no number."""
-    _check_tensor(name, x, shape, isinstance(x, Tensor) and x.is_floating_point(), "floating", empty)
+    _check_tensor(name, x, shape, "floating", Tensor.is_floating_point, empty)
+    if finite:
+        check_finite(name, x)
 
 
 def check_pixels(name: str, x: object, shape: str = "(N, 3, H, W)") -> None:
     """Refuse what is not a uint8 tensor, or empty. shape: as in `check_floating`; a number in it is the size required there."""
-    _check_tensor(name, x, shape, isinstance(x, Tensor) and x.dtype == torch.uint8, "uint8")
+    _check_tensor(name, x, shape, "uint8", lambda x: x.dtype == torch.uint8)
 
 
-def _check_tensor(name: str, x: object, shape: str, right_type: bool, kind: str, empty: bool = False) -> None:
+def _check_tensor(name: str, x: object, shape: str, kind: str, is_kind: Callable[[Tensor], bool], empty: bool = False) -> None:
     sizes = [size for size in shape.strip("()").split(", ") if size not in ("...", "")]
-    require(right_type and (x.ndim >= len(sizes) if "..." in shape else x.ndim == len(sizes)) and (empty or x.numel())
-            and all(x.shape[i] == int(size) for i, size in enumerate(sizes) if size.isdigit()),
+    require(isinstance(x, Tensor) and is_kind(x) and (x.ndim >= len(sizes) if "..." in shape else x.ndim == len(sizes))
+            and (empty or x.numel()) and all(x.shape[i] == int(size) for i, size in enumerate(sizes) if size.isdigit()),
             f"{name} must be a {kind} tensor {shape}{'' if empty else ', not empty'}", x)
 
 
@@ -158,8 +159,7 @@ def check_numbers(name: str, value: object, low: float = -LARGEST) -> Tensor:
 
 def check_values(name: str, values: Tensor, shape: str) -> None:
     """Refuse measured values that are not real and finite."""
-    check_floating(name, values.double() if isinstance(values, Tensor) and not values.is_complex() else values, shape)
-    check_finite(name, values.double())
+    check_floating(name, values.double() if isinstance(values, Tensor) and not values.is_complex() else values, shape, finite=True)
 
 
 def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False, name: str = "t", like: Tensor | None = None) -> None:
@@ -174,22 +174,6 @@ def check_timesteps(t: object, T: int, shape: str = "(B,)", whole: bool = False,
 
 # The schedule.
 
-def check_alpha_bar(alpha_bar: object) -> Tensor:
-    """Return the table of a schedule as float64."""
-    alpha_bar = check_numbers("alpha_bar", alpha_bar)
-    require(alpha_bar.ndim == 1 and 2 <= len(alpha_bar) <= MAX_T, f"alpha_bar must hold at least 2, at most {MAX_T:,} values", alpha_bar)
-    require(alpha_bar[0] < 1 and alpha_bar[-1] > 0 and (alpha_bar.diff() < 0).all(),
-            "alpha_bar must fall strictly from below 1 to above 0: each step adds some noise")
-    return alpha_bar
-
-
-def check_betas(T: object, beta_start: object, beta_end: object) -> int:
-    """Return T of a linear schedule as an int."""
-    require(0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1,
-            f"0 < beta_start <= beta_end < 1 must hold, not beta_start = {beta_start}, beta_end = {beta_end}")
-    return check_integer("T", T, 2, MAX_T)
-
-
 def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     """x and eps (B, ...) floating, of one shape; t (B,) timesteps."""
     check_floating(name, x)
@@ -197,11 +181,6 @@ def check_noising(name: str, x: Any, eps: Any, t: Any, T: int) -> None:
     require(x.shape == eps.shape and isinstance(t, Tensor) and t.shape == x.shape[:1],
             f"{name} and eps must share one shape (B, ...) and t be a tensor (B,), not {tuple(x.shape)}, {tuple(eps.shape)} and {shown(t)}")
     check_timesteps(t, T)
-
-
-def check_skip(t: object, skip: object, T: int) -> None:
-    check_integer("skip", skip, 1, T - 1, f" for T = {T}")
-    check_timesteps(t, T, "of any shape", whole=True)
 
 
 def check_grid(T: object, steps: object, spacing: object, spacings: Iterable[str], alpha_bar: object) -> tuple[int, int]:
@@ -247,21 +226,6 @@ def check_covariance(mean: object, covariance: object, schedule: object) -> tupl
     return mean, covariance
 
 
-def check_eigenvalues(eigenvalues: Tensor) -> Tensor:
-    """Return the eigenvalues (D,) of a covariance; rounding may leave them just below 0."""
-    lowest = eigenvalues.min()
-    require(lowest >= -1e-8 * eigenvalues.abs().max(), f"covariance has the negative eigenvalue {lowest:.3g}; that of data has none")
-    return eigenvalues
-
-
-def check_data(x: Any) -> None:
-    """Data points (N, D, ...), at least 2: uint8, or floating and finite."""
-    if not isinstance(x, Tensor) or x.dtype != torch.uint8:
-        check_floating("x", x, "(N, D, ...)")
-        check_finite("x", x)
-    require(len(x) >= 2, f"a covariance needs at least 2 data points, not {len(x)}")
-
-
 def check_mixture(means: object, std: object, weights: object, labels: Any, schedule: object) -> tuple[Tensor, Tensor, Tensor]:
     """Return means (K, D), std () or (K,) and weights (K,) as float64; equal weights for None."""
     check_schedule(schedule)
@@ -273,41 +237,6 @@ def check_mixture(means: object, std: object, weights: object, labels: Any, sche
     require(weights.shape == (k,) and (weights > 0).all(), f"weights must be {k} numbers above 0, one a component")
     require(labels is None or labels.shape == (k,), f"labels must be {k} numbers, one a component", labels)
     return means, std, weights
-
-
-def check_labels(label: Tensor, classes: Tensor | None) -> Tensor:
-    """Return the class of each component (K,) on the device of label (B,), whose values must be among them, or -1 (NO_LABEL)."""
-    require(classes is not None, "this mixture was made without labels; pass labels=..., the class of each component")
-    classes = classes.to(label.device)
-    if label.device.type == "cpu" and not ((label == -1) | torch.isin(label, classes)).all():
-        raise ValueError(f"labels must be among {classes.unique().tolist()}, or -1 for none, not {label.unique().tolist()}.")
-    return classes
-
-
-def check_scale(denoiser: object, scale: object) -> Tensor:
-    """Return the scale of `Shrunk`, one number or (T,), as float64."""
-    check_denoiser(denoiser)
-    scale = check_numbers("scale", scale)
-    require(scale.ndim <= 1 and scale.numel(), "scale must be one finite number or a vector (T,) of them", scale)
-    return scale
-
-
-def check_guidance(label: Any, weight: Any) -> tuple[Tensor, float]:
-    """Return label, one integer or (B,), as a tensor, and the weight of guidance as a float."""
-    label = torch.as_tensor(label)
-    require(label.ndim <= 1 and not label.is_floating_point(), "label must be one whole number or (B,) of them", label)
-    require(math.isfinite(weight), "weight must be finite", weight)
-    return label, float(weight)
-
-
-def check_label_count(label: Tensor, x: Tensor) -> None:
-    require(label.ndim == 0 or len(label) == len(x),
-            f"{label.numel()} labels cannot go with {len(x)} images; give one label for all, or one an image")
-
-
-def check_guided_shrinkage(schedule: object, label_dropout: Any, skip: object, tau: object) -> None:
-    check_shrinkage(schedule, skip, tau, "expected", ("expected",))
-    require(0 < label_dropout <= 1 and tau > 0, "label_dropout must lie in (0, 1] and tau above 0", (label_dropout, tau))
 
 
 # Losses.
@@ -334,11 +263,6 @@ def check_shrinkage(schedule: Any, skip: object, tau: object, reading: object, r
     T = check_schedule(schedule)
     check_integer("skip", skip, 1, T - 1, f" for T = {T}")
     require(not closed or reading != "output", "the output reading has no closed-form shrinkage; independent, expected and shared have")
-
-
-def check_weighting(t: object, schedule: Any, weighting: object, weightings: Iterable[str]) -> None:
-    check_name("weighting", weighting, weightings)
-    check_timesteps(t, check_schedule(schedule))
 
 
 # Networks.
@@ -413,20 +337,8 @@ def check_ends(a: Any, b: Any, weight: Any, directions: bool = False) -> None:
             "slerp needs two vectors that are not zero: a zero vector has no direction")
 
 
-def check_interpolation(a: object, frames: object, way: object, ways: Iterable[str]) -> int:
-    """Return the number of frames, at least the two ends, as an int."""
-    check_name("way", way, ways)
-    check_floating("a", a, "(...)")
-    return check_integer("frames", frames, 2, MAX_FRAMES)
-
-
 def check_inversion(denoiser: object, x0: Any, schedule: object, refinements: object) -> None:
     check_denoiser(denoiser)
-    check_floating("x0", x0)
-    check_finite("x0", x0)
+    check_floating("x0", x0, finite=True)
     check_schedule(schedule)
     check_integer("refinements", refinements, 0, MAX_REFINEMENTS)
-
-
-def check_inverted(x: Tensor, t: int) -> None:
-    require(x.isfinite().all(), f"the inversion left the finite numbers at t = {t}; take more steps or fewer refinements")

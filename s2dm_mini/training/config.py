@@ -82,4 +82,4 @@ class TrainConfig:
 
 
 # The setting of the released code.
-PAPER = TrainConfig(preset="paper", warmup=0, annealing="none", beta2=0.999, ema_ramp=False, steps=796_000)
+PAPER = TrainConfig(preset="paper", warmup=0, ema_ramp=False, steps=796_000)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import checkpoints
 from ..data.images import Images, fingerprint
@@ -58,6 +58,8 @@ class Run:
         self.schedule = schedule.to(self.device)
         self.model = new_model(config, start, len(self.images.classes) if config.label_dropout < 1 else 0).to(self.device)
         self.emas = {decay: copy.deepcopy(self.model).eval().requires_grad_(False) for decay in (config.ema_decay, *config.ema_others)}
+        others = {f"ema-{decay:g}": self.emas[decay] for decay in config.ema_others}
+        self.networks = {"model": self.model, "ema": self.emas[config.ema_decay], **others}  # by their names in state.safetensors
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
         self.step, self.minutes, self.loss = 0, 0.0, math.nan
         self.history: list[list[float]] = []  # a row a save: images seen, mean loss since the last save, minutes
@@ -126,7 +128,7 @@ class Run:
         """
         if self.config.out is None or not is_first_process():
             return
-        tensors = {f"{name}.{key}": value for name, network in self._networks().items() for key, value in network.state_dict().items()}
+        tensors = {f"{name}.{key}": value for name, network in self.networks.items() for key, value in network.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
         if not all(bool(value.isfinite().all()) for value in tensors.values()):  # the last step can spoil them after a finite loss
@@ -157,7 +159,7 @@ class Run:
                 self.facts["precision"], self.bf16 = record["precision"], record["precision"] == "bf16"
             self.step, self.minutes, self.loss = record["steps"], header["minutes"], record["loss"]
             self.history = record.get("history", [])
-            for name, network in self._networks().items():
+            for name, network in self.networks.items():
                 network.load_state_dict({key: tensors[f"{name}.{key}"] for key in network.state_dict()})
             adam = self.optimizer.state_dict()
             # The fused Adam needs its moments in the memory order of their weights.
@@ -179,11 +181,6 @@ class Run:
             raise TrainingError(f"{path} was trained on other images than these ({record['data']}, hash {record['data_sha256']}).")
         if record.get("alpha_bar") != self.facts.get("alpha_bar"):
             raise TrainingError(f"{path} was trained with another noise schedule than the one that {self.config.start} has now.")
-
-    def _networks(self) -> dict[str, nn.Module]:
-        """The trained network and the averaged ones, by their names in state.safetensors."""
-        others = {f"ema-{decay:g}": self.emas[decay] for decay in self.config.ema_others}
-        return {"model": self.model, "ema": self.emas[self.config.ema_decay], **others}
 
     def _mend(self) -> str:
         """Advice for a training whose numbers are not finite."""

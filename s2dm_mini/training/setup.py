@@ -66,10 +66,8 @@ def open_images(config: TrainConfig, images: Images | None, start: nn.Module | N
 def compiled(model: nn.Module, config: TrainConfig, accelerator, device: torch.device) -> nn.Module:
     """The network as the loop calls it: its gradients shared among the processes, and compiled on a GPU.
 
-    A step there: convolutions in bf16 that copy no picture into another layout (unet.GroupNorm); a CUDA graph for the forward pass and
-    one for the backward pass, 84 launches beside them for data, loss, clipping, Adam and EMA; no waiting between records. With record_step
-    one graph holds all but the last three: 15 launches in all. Counted on an emulated device, not timed; tests/benchmarks/roofline.py
-    estimates what is left to gain.
+    A step there is a CUDA graph for each pass and 84 launches beside them; with record_step it is 15 launches. Counted on an emulated
+    device, not timed; tests/benchmarks/roofline.py estimates what is left to gain.
     """
     network = accelerator.prepare(model) if accelerator else model
     if device.type == "cuda":

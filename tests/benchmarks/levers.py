@@ -25,7 +25,7 @@ from speed import diffusers_training
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, train
 from s2dm_mini.checkpoints import load_model, load_pretrained
 from s2dm_mini.data import Images, load_data
-from s2dm_mini.interop import from_diffusers, to_diffusers
+from s2dm_mini.interop import as_denoiser, to_diffusers
 from s2dm_mini.measure.draw import draw
 from s2dm_mini.measure.features import ClassifierFeatures
 from s2dm_mini.measure.metrics import frechet_distance
@@ -102,7 +102,7 @@ def their_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
         if seen >= PEER_BUDGET * (config.images or float("inf")) or minutes >= PEER_BUDGET * (config.minutes or float("inf")):
             ema.copy_to(network.parameters())
             break
-    return from_diffusers(network), {"images_seen": seen, "minutes": minutes, "device": device_name(torch.device(device))}
+    return as_denoiser(network.eval()), {"images_seen": seen, "minutes": minutes, "device": device_name(torch.device(device))}
 
 
 def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: TrainConfig, images: Images,

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, PNDMPipeline, PNDMScheduler, UNet2DModel
 
 from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, UNetConfig, sample
-from s2dm_mini.interop import as_denoiser, from_diffusers, open_pipeline, save_pipeline, shrink_pipeline, to_diffusers
+from s2dm_mini.interop import as_denoiser, open_pipeline, save_pipeline, shrink_pipeline, to_diffusers
 from s2dm_mini.theory.scales import line
 
 CONFIGS = {
@@ -43,7 +43,7 @@ def inputs(config):
 
 @every_config
 @torch.no_grad()
-def test_to_diffusers_and_back(config):
+def test_to_diffusers(config):
     model, (x, t) = network(config), inputs(config)
     theirs = to_diffusers(model)
     assert isinstance(theirs, UNet2DModel) and not theirs.training
@@ -51,10 +51,7 @@ def test_to_diffusers_and_back(config):
     for time in (t, t + 0.5):
         eps = model(x, time)
         torch.testing.assert_close(denoiser(x, time), eps, rtol=1e-5, atol=1e-5 * eps.abs().max().item())
-    back = from_diffusers(theirs)
-    assert back.config == config and torch.equal(back(x, t), model(x, t))
-    with torch.no_grad():
-        back.conv_in.weight.zero_()
+    model.conv_in.weight.zero_()
     assert theirs.conv_in.weight.abs().max() > 0  # a copy, not the same memory
 
 
@@ -66,8 +63,9 @@ def test_pipeline_folder(config, tmp_path):
     save_pipeline(model, schedule, tmp_path / "pipeline")
     assert not list(tmp_path.rglob("*.bin")) and list(tmp_path.rglob("*.safetensors"))
     opened, its_schedule = open_pipeline(str(tmp_path / "pipeline"))
-    back = from_diffusers(opened.model)
-    assert back.config == config and torch.equal(back(x, t), model(x, t))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in opened.model.state_dict().items())
+    eps = model(x, t)
+    torch.testing.assert_close(opened(x, t), eps, rtol=1e-5, atol=1e-5 * eps.abs().max().item())
     torch.testing.assert_close(its_schedule.alpha_bar, schedule.alpha_bar, rtol=1e-12, atol=0)
 
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "pipeline")
@@ -84,9 +82,7 @@ def test_labels_travel(tmp_path):
     """Through a folder and back, with the row for no label as the last one there."""
     model, (x, t), label = network(LABELLED), inputs(LABELLED), torch.tensor([2, -1, 0])
     save_pipeline(model, NoiseSchedule.linear(), tmp_path)
-    back = from_diffusers(DDPMPipeline.from_pretrained(tmp_path).unet)
-    assert back.config == LABELLED and torch.equal(back(x, t, label), model(x, t, label))
-    theirs = to_diffusers(model)
+    theirs = DDPMPipeline.from_pretrained(tmp_path, use_safetensors=True).unet
     assert theirs.config.num_class_embeds == 4
     eps = model(x, t, label)
     answer = theirs(x, t, class_labels=torch.tensor([2, 3, 0])).sample
@@ -111,22 +107,6 @@ def their_network(**changed):
                 "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "norm_num_groups": 4, "layers_per_block": 1, "downsample_padding": 0,
                 "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "attention_head_dim": None}
     return UNet2DModel(**settings | changed)
-
-
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"flip_sin_to_cos": True}, "flip_sin_to_cos = True, where `UNet` is built with False"),
-    ({"norm_eps": 1e-5}, "norm_eps = 1e-05"), ({"attention_head_dim": 8}, "attention_head_dim = 8"), ({"freq_shift": 0}, "freq_shift = 0"),
-    ({"out_channels": 6}, "out_channels = 6"), ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep'"),
-    ({"up_block_types": ("UpBlock2D", "UpBlock2D")}, "up_block_types = "),
-    ({"down_block_types": ("DownBlock2D", "SkipDownBlock2D"), "up_block_types": ("SkipUpBlock2D", "UpBlock2D")}, "SkipDownBlock2D"),
-    ({"sample_size": (8, 16)}, "sample_size = "), ({"norm_num_groups": 8, "block_out_channels": (16, 24)}, None),
-])
-def test_other_architectures_are_refused_by_name(changed, said):
-    if said is None:
-        assert from_diffusers(their_network(**changed)).config.channels == (16, 24)
-    else:
-        with pytest.raises(ValueError, match=said):
-            from_diffusers(their_network(**changed))
 
 
 def test_networks_that_are_no_denoiser():

@@ -61,4 +61,4 @@ def test_a_denoiser_checks_its_arguments_once_a_call(denoiser):
 def test_latents_check_once():
     assert entries(lambda: slerp(X[0], X[1], torch.tensor([0.5]))) == ["check_ends"]
     found = entries(lambda: invert(function, X, SCHEDULE, steps=10))
-    assert found == ["check_inversion", "check_grid"] + 10 * ["check_eps", "check_inverted"]
+    assert found == ["check_inversion", "check_grid"] + 10 * ["check_eps", "require"]
