@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
-from networks import RECIPE, RIVALS, distances, judge, table
+from networks import RECIPE, RIVALS, cifar10_distances, judge, table
 
 from s2dm_mini import train
 from s2dm_mini.data import load_data, to_unit_range
@@ -85,7 +85,7 @@ def theirs(images: int, seed: int, samples: int, folder: Path) -> dict:
     if not kept.exists():
         network = train_theirs(images, seed, folder)
         found = {"parameters": network.num_parameters(), "images": images // BATCH * BATCH, "loss": None}
-        write_whole(kept, json.dumps(found | distances(as_denoiser(network), (3, 32, 32), seed, samples)).encode())
+        write_whole(kept, json.dumps(found | cifar10_distances(as_denoiser(network), (3, 32, 32), seed, samples)).encode())
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
