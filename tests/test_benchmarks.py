@@ -82,11 +82,20 @@ def test_training_cost_writes_a_row_a_loss(monkeypatch, tmp_path):
 
 
 def test_levers_table_by_hand(levers):
-    found = {"base": [1.0, 2.0, 6.0], "lr-x3": [0.5, 1.0, 3.0]}
-    results = {name: [{"distance": d, "images_seen": 1500, "minutes": 2} for d in values] for name, values in found.items()}
-    *_, base, less = levers.table(results, {"base": {}, "lr-x3": {"learning_rate": 6e-4}}).splitlines()
-    assert "| 3.0000 ± 1.5275 |" in base  # variance 7, over 3 seeds
-    assert less == "| lr-x3 | learning_rate = 0.0006 | 1.5000 ± 0.7638 | -1.5000 ± 0.7638 | 1,500 | 2.0 |"
+    found = {"base": [1.0, 2.0, 6.0], "lr-x3": [0.5, 1.0, 4.5]}
+    results = {name: [{"distances": {"own": d, "plain": 2.0}, "images_seen": 1500, "minutes": 2} for d in values]
+               for name, values in found.items()}
+    head, _, base, less = levers.table(results, {"base": {}, "lr-x3": {"learning_rate": 6e-4}}).splitlines()
+    assert head == "| lever | change | own | own, % | plain, % | images seen | minutes |"
+    assert base == "| base |  | 3 ± 1.53 |  |  | 1,500 | 2.0 |"  # variance 7, over 3 seeds
+    assert less == "| lr-x3 | learning_rate = 0.0006 | 2 ± 1.26 | -41.67 ± 8.33 | 0 ± 0 | 1,500 | 2.0 |"  # −50, −50 and −25 %
+
+
+def test_levers_from_nothing_turn_each_part_of_the_recipe_once(levers):
+    base, changes = levers.SIZES["cpu"].base, levers.levers(levers.SIZES["cpu"])
+    assert changes["fp32"] == {"precision": "fp32", "images": round(0.6 * base.images)}
+    assert {"annealing-none", "beta2-0.999", "weighting-uniform", "lr-x3", "ema-0.98"} <= set(changes)
+    assert all(replace(base, **change) != base for name, change in changes.items() if name != "base")
 
 
 @pytest.mark.slow
@@ -96,10 +105,11 @@ def test_levers_run_only_what_is_missing(levers, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(levers, "load_data", lambda name, size: shapes(64, size=size))
     base = replace(levers.SIZES["quick"].base, batch=8, device="cpu", log_every=1)
     monkeypatch.setitem(levers.SIZES, "quick", levers.Size(base, decays=(0.5,), samples=32))
-    arguments = ("--out", tmp_path, "--images", 16, "--seeds", 1, "--together", "p2", "batch-half")
+    arguments = ("--out", tmp_path, "--images", 16, "--seeds", 1, "--together", "weighting-p2", "batch-half")
     run(monkeypatch, levers, *arguments)
     said = capsys.readouterr().out
-    assert "| p2 + batch-half | weighting = p2, batch = 4 |" in said and said.count("| 48 |") == 1  # diffusers: three times the budget
+    assert "| weighting-p2 + batch-half | weighting = p2, batch = 4 |" in said
+    assert said.count("| 48 |") == 1  # diffusers: three times the budget
 
     trained = []
     monkeypatch.setattr(levers, "our_network", lambda config, images: trained.append(config.out.parent.name) or pytest.fail("trained"))
@@ -134,3 +144,29 @@ def test_networks_are_trained_and_judged_once(speed, monkeypatch, capsys, tmp_pa
         said = capsys.readouterr().out
         assert f"| a | {size:,} | 32 |" in said and f"| b | {size:,} | 64 |" in said and "8 images drawn, seeds [0, 1]" in said
     assert resumed == [False] * 4 + [True] * 4
+
+
+def test_the_peer_goes_on_to_the_bit_where_it_stopped(speed, monkeypatch, tmp_path):
+    import peers
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    monkeypatch.setattr(peers, "their_network", lambda: peers.UNet2DModel(8, layers_per_block=1, block_out_channels=(8,), norm_num_groups=1,
+                                                                          **blocks))
+    monkeypatch.setattr(peers, "load_data", lambda name, size: shapes(64, size=8))
+    monkeypatch.setattr(peers, "SAVE_STEPS", 3)
+    images, loss = 6 * peers.BATCH, peers.F.mse_loss
+    whole = peers.train_theirs(images, 0, tmp_path / "whole").state_dict()
+
+    calls = []
+    monkeypatch.setattr(peers.F, "mse_loss", lambda *a: calls.append(a) or (loss(*a) if len(calls) != 5 else pytest.fail("killed")))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        peers.train_theirs(images, 0, tmp_path / "cut")
+    resumed = peers.train_theirs(images, 0, tmp_path / "cut").state_dict()
+    assert len(calls) == 5 + 3 and all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+def test_bf16_sampling_compares_each_variant_with_fp32(speed):
+    import bf16_sampling
+    head, exact, *rows = bf16_sampling.rows("tiny-shapes-l0", 4, 2)
+    assert exact.startswith("| fp32") and [row.split(" | ")[0].lstrip("| ") for row in rows] == [*bf16_sampling.IN_FP32, "S²-DM^10 in fp32"]
+    rms = [float(row.strip("| ").split(" | ")[-1]) for row in rows]
+    assert all(0.01 < value < 20 for value in rms) and len(set(rms)) > 3

@@ -4,10 +4,11 @@ One lever is changed at a time; each network trains from the same start on the s
 DDIM in 20 steps of the quadratic grid from the same noise, and `distance` says how far they lie from the data: less is better.
 
     quick  shapes, `tiny`, 8,000 images: some minutes on a CPU
-    cpu    CIFAR-10, 6,400 images on from the shipped `nano`: an hour of one CPU core for all (--seeds 1)
+    cpu    CIFAR-10, `nano` from nothing, as many images as one CPU core manages in 5 minutes: two hours for all with 2 seeds
     full   CIFAR-10, `compact`, 10 minutes of one GPU for each training
 
-In the last row diffusers' plain loop (see speed.py) trains the same network from the same weights on three times the budget.
+In the last row of `quick` and `full` diffusers' plain loop (see speed.py) trains the same network from the same weights on three times
+the budget; for a CPU see peers.py. Beside the distance in the package's own features the table has the change in all others.
 --together NAME NAME adds a row in which these levers are changed at once. Started again, only what is missing is run, and a
 training cut short goes on from its last checkpoint; diffusers' starts afresh.
 """
@@ -25,11 +26,12 @@ from speed import diffusers_training
 from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNet, for_sampling, train
 from s2dm_mini.checkpoints import load_model, load_pretrained
 from s2dm_mini.data import Images, load_data
+from s2dm_mini.denoisers import Denoiser
 from s2dm_mini.interop import as_denoiser, to_diffusers
 from s2dm_mini.measure.draw import draw
-from s2dm_mini.measure.features import ClassifierFeatures
+from s2dm_mini.measure.features import OFFLINE, Features, open_features
 from s2dm_mini.measure.metrics import frechet_distance
-from s2dm_mini.measure.references import Reference, reference
+from s2dm_mini.measure.references import Reference, open_reference, reference
 from s2dm_mini.support.files import write_whole
 from s2dm_mini.support.machine import best_device, device_name, seed_of
 
@@ -41,15 +43,20 @@ class Size:
     base: TrainConfig
     decays: tuple[float, ...]  # of the EMA, to try; with `ema_ramp` those near 1 are never reached in a short run
     samples: int
+    fp32: float | None = None  # images a second in fp32, over those in bf16: the lever sees fewer images in the same time
+    peer: bool = True
 
 
-# τ = 1: the levers concern any loss. `full` starts from the paper's batch, learning rate and EMA, `quick` from what lets 500 steps learn
-# anything. From nothing, a CPU's hour would leave `nano` with noise, so `cpu` asks what makes a network that can draw better soonest.
+FAST = ("own", "pixels", "spectrum")  # features for other data than CIFAR-10
+SPEED = 75.6  # images/s of `nano` in bf16 on one core of an AMD EPYC, see networks.py
+# τ = 1: the levers concern any loss. `full` starts from the paper's batch, learning rate and EMA, the others from what lets some hundred
+# steps learn anything.
 SIZES = {
     "quick": Size(TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=16, learning_rate=2e-3, warmup=50, images=8_000),
                   decays=(0.9,), samples=1_000),
-    "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, start="nano-cifar10-l0", batch=32, warmup=50, ema_decay=0.99,
-                            precision="fp32", images=6_400), decays=(0.9,), samples=512),
+    "cpu": Size(TrainConfig(data="cifar10", preset="nano", tau=1.0, batch=32, learning_rate=1e-3, warmup=100, annealing="cosine",
+                            beta2=0.99, weighting="min-snr-5", ema_decay=0.995, precision="bf16", images=round(5 * 60 * SPEED)),
+                decays=(0.98, 0.999), samples=512, fp32=0.6, peer=False),
     "full": Size(TrainConfig(data="cifar10", preset="compact", tau=1.0, minutes=10), decays=(0.9995, 0.999), samples=10_000),
 }
 STEPS = 20
@@ -58,27 +65,27 @@ PEER, PEER_BUDGET = "diffusers, 3 × the budget", 3
 
 def levers(size: Size) -> dict[str, dict]:
     """Each lever's name, and the fields of TrainConfig that it changes."""
-    rate, batch = size.base.learning_rate, size.base.batch
+    base = size.base
+    others = {"weighting": ("uniform", "min-snr-5", "p2"), "annealing": ("none", "cosine"), "beta2": (0.99, 0.999)}
     return {
         "base": {},
         **{f"ema-{decay}": {"ema_decay": decay} for decay in size.decays},
-        "lr-x3": {"learning_rate": 3 * rate},
-        "lr-third": {"learning_rate": rate / 3},
-        "batch-x2": {"batch": 2 * batch},
-        "batch-half": {"batch": batch // 2},
-        "min-snr-5": {"weighting": "min-snr-5"},
-        "p2": {"weighting": "p2"},
+        "lr-x3": {"learning_rate": 3 * base.learning_rate},
+        "lr-third": {"learning_rate": base.learning_rate / 3},
+        "batch-x2": {"batch": 2 * base.batch},
+        "batch-half": {"batch": base.batch // 2},
+        **{f"{field}-{value}": {field: value} for field, values in others.items() for value in values if value != getattr(base, field)},
+        **({"fp32": {"precision": "fp32", "images": round(size.fp32 * base.images)}} if size.fp32 else {}),
     }
 
 
 # ------------------------------------------------------------------------------------------------------ distance
 
-def distance(network: UNet, n: int, seed: int, real: Reference, features: ClassifierFeatures) -> float:
-    """Fréchet distance of n images drawn from the network to the real ones, in the classifier's features."""
-    config, device = network.config, next(network.parameters()).device
-    shape = (config.image_channels, config.image_size, config.image_size)
+def distances(network: Denoiser, shape: tuple[int, int, int], n: int, seed: int, judges: dict[Features, Reference],
+              device: str = "cpu") -> dict[str, float]:
+    """Fréchet distances of n images drawn from the network to the real ones, by features. shape: of an image, (C, H, W)."""
     drawn = torch.cat(list(draw(for_sampling(network), n, shape, NoiseSchedule.linear(), "ddim", STEPS, seed=seed, device=device)))
-    return frechet_distance(real.moments, features(drawn))
+    return {features.name: frechet_distance(real.moments, features(drawn)) for features, real in judges.items()}
 
 
 # ------------------------------------------------------------------------------------------------------ training
@@ -91,7 +98,7 @@ def our_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
     return network, {key: record[key] for key in ("images_seen", "minutes", "loss", "device")}
 
 
-def their_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
+def their_network(config: TrainConfig, images: Images) -> tuple[Denoiser, dict]:
     """The same for diffusers' loop on PEER_BUDGET times the budget."""
     device = best_device() if config.device == "auto" else config.device
     torch.manual_seed(seed_of(config.seed, 2))
@@ -105,8 +112,8 @@ def their_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
     return as_denoiser(network.eval()), {"images_seen": seen, "minutes": minutes, "device": device_name(torch.device(device))}
 
 
-def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: TrainConfig, images: Images,
-           judge: Callable[[UNet, int], float]) -> dict:
+def result(make: Callable[[TrainConfig, Images], tuple[Denoiser, dict]], config: TrainConfig, images: Images,
+           judge: Callable[[Denoiser, int], dict[str, float]]) -> dict:
     """Train, draw, judge; or read what was found before."""
     path = config.out / "result.json"
     if not path.exists():
@@ -114,7 +121,7 @@ def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: Tra
         network, record = make(config, images)
         found = judge(network, config.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"distance": found, **record}, indent=1).encode())
+        write_whole(path, json.dumps({"distances": found, **record}, indent=1).encode())
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -122,21 +129,23 @@ def result(make: Callable[[TrainConfig, Images], tuple[UNet, dict]], config: Tra
 
 def with_error(values: list[float]) -> str:
     """mean ± standard error over the seeds."""
-    error = f" ± {stdev(values) / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
-    return f"{mean(values):.4f}{error}"
+    error = f" ± {stdev(values) / len(values) ** 0.5:.3g}" if len(values) > 1 else ""
+    return f"{mean(values):.4g}{error}"
 
 
 def table(results: dict[str, list[dict]], changes: dict[str, dict]) -> str:
-    """One row a lever; the difference is taken seed by seed, which share their noise."""
-    lines = ["| lever | change | distance | minus that of base | images seen | minutes |", "| --- | --- | ---: | ---: | ---: | ---: |"]
-    base = [found["distance"] for found in results["base"]]
+    """One row a lever: the distance in the first features, and its change from base in percent in all, seed by seed, which share noise."""
+    first, *_ = kinds = list(results["base"][0]["distances"])
+    titles = [first, *(f"{kind}, %" for kind in kinds), "images seen", "minutes"]
+    lines = [f"| lever | change | {' | '.join(titles)} |", f"| --- | --- |{' ---: |' * len(titles)}"]
     for name, found in results.items():
-        distances = [f["distance"] for f in found]
         change = ", ".join(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
                            for key, value in changes.get(name, {}).items())
-        less = "" if name == "base" else with_error([a - b for a, b in zip(distances, base, strict=True)])
-        lines.append(f"| {name} | {change} | {with_error(distances)} | {less} | {mean(f['images_seen'] for f in found):,.0f} "
-                     f"| {mean(f['minutes'] for f in found):.1f} |")
+        paired = [[100 * (row["distances"][kind] / base["distances"][kind] - 1) for row, base in zip(found, results["base"], strict=True)]
+                  for kind in kinds]
+        cells = [with_error([row["distances"][first] for row in found]), *("" if name == "base" else with_error(one) for one in paired),
+                 f"{mean(row['images_seen'] for row in found):,.0f}", f"{mean(row['minutes'] for row in found):.1f}"]
+        lines.append(f"| {name} | {change} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -156,26 +165,27 @@ def main() -> None:
         parser.error(f"there is no lever {min(unknown)}; there are {', '.join(changes)}.")
     if args.together:
         changes[" + ".join(args.together)] = {key: value for name in args.together for key, value in changes[name].items()}
-    images, features = load_data(base.data, PRESETS[base.preset].image_size), ClassifierFeatures()
-    real = reference(images, features)
+    unet = PRESETS[base.preset]
+    images = load_data(base.data, unet.image_size)
+    cifar10 = base.data == "cifar10"
+    judges = {features: open_reference("cifar10", 32, features) if cifar10 else reference(images, features)
+              for features in map(open_features, OFFLINE if cifar10 else FAST)}
 
-    def judge(network: UNet, seed: int) -> float:
-        return distance(network, size.samples, seed, real, features)
+    def judge(network: Denoiser, seed: int) -> dict[str, float]:
+        device = best_device() if base.device == "auto" else base.device
+        return distances(network, unet.shape, size.samples, seed, judges, device)
 
     budget = f"{base.minutes:g}-minutes" if base.minutes else f"{base.images}-images"
-    results = {name: [] for name in [*changes, PEER]}
+    results = {name: [] for name in [*changes, *([PEER] if size.peer else [])]}
     for seed in range(args.seeds):
         for name in results:
             folder = args.out / f"{args.size}-{budget}" / name.replace(" ", "") / f"seed-{seed}"
             config = replace(base, **changes.get(name, {}), seed=seed, out=folder)
             found = result(their_network if name == PEER else our_network, config, images, judge)
             results[name].append(found)
-            print(f"seed {seed}, {name}: {found['distance']:.4f} after {found['minutes']:.1f} minutes", flush=True)
-    some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:size.samples]
-    floor = frechet_distance(real.moments, features(images.pixels[some]))
+            print(f"seed {seed}, {name}: {found['distances']} after {found['minutes']:.1f} minutes", flush=True)
     print(f"\n{results['base'][0]['device']}; {args.size}, {budget.replace('-', ' ')}, {size.samples:,} images drawn; "
-          f"{args.seeds} seeds, mean ± standard error. Fréchet distance in the features of {features.name}; "
-          f"as many of the data's own images: {floor:.4f}\n")
+          f"{args.seeds} seeds, mean ± standard error. Fréchet distances, not FID\n")
     print(table(results, changes))
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from levers import SPEED, distances
 
-from s2dm_mini import PRESETS, NoiseSchedule, TrainConfig, UNetConfig, shapes, train
+from s2dm_mini import PRESETS, TrainConfig, UNetConfig, shapes, train
 from s2dm_mini.checkpoints import load_model
-from s2dm_mini.measure.draw import draw
+from s2dm_mini.denoisers import Denoiser
 from s2dm_mini.measure.features import OFFLINE, open_features
-from s2dm_mini.measure.metrics import frechet_distance
 from s2dm_mini.measure.references import open_reference
 from s2dm_mini.support.files import write_whole
 from s2dm_mini.support.machine import device_name
@@ -34,7 +34,7 @@ class Rival:
 # `nano` as it was, and rivals; all have one norm group and no dropout, as it has.
 SMALL = {"norm_groups": 1, "dropout": 0.0}
 RIVALS = {
-    "nano": Rival(UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, **SMALL), 75.6),
+    "nano": Rival(UNetConfig(channels=(32, 64, 64, 64), blocks_per_level=1, **SMALL), SPEED),
     "deeper": Rival(UNetConfig(channels=(32, 64, 128, 128), blocks_per_level=1, attention_levels=(2,), **SMALL), 67.3),
     "two-blocks": Rival(UNetConfig(channels=(24, 48, 96, 96), blocks_per_level=2, attention_levels=(2,), **SMALL), 63.9),
     "wider": Rival(UNetConfig(channels=(48, 96, 96, 96), blocks_per_level=1, **SMALL), 41.5),
@@ -58,12 +58,14 @@ def judge(folder: Path, seed: int, samples: int) -> dict:
     kept = folder / f"distances-{samples}.json"
     if not kept.exists():
         network, record = load_model(folder / "model.safetensors")
-        pixels = torch.cat(list(draw(network, samples, network.config.shape, NoiseSchedule.linear(), "ddim", 20, seed=seed)))
         found = {"parameters": sum(p.numel() for p in network.parameters()), "images": record["images_seen"], "loss": record["loss"]}
-        for features in map(open_features, OFFLINE):
-            found[features.name] = frechet_distance(open_reference("cifar10", 32, features).moments, features(pixels))
-        write_whole(kept, json.dumps(found).encode())
+        write_whole(kept, json.dumps(found | cifar10_distances(network, network.config.shape, seed, samples)).encode())
     return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def cifar10_distances(network: Denoiser, shape: tuple[int, int, int], seed: int, samples: int) -> dict[str, float]:
+    """Fréchet distances to CIFAR-10 in all features that work offline."""
+    return distances(network, shape, samples, seed, {f: open_reference("cifar10", 32, f) for f in map(open_features, OFFLINE)})
 
 
 def table(found: dict[str, list[dict]]) -> str:
