@@ -72,8 +72,10 @@ class End(widgets.HBox):
     problem = traitlets.Unicode("")
 
     def __init__(self, name: str, value: int | bytes):
-        self.seed = widgets.IntText(description=f"{name}, seed", tooltip="Which noise; another seed takes a picture's place again")
+        self.name = name
+        self.seed = widgets.IntText(description=f"{name} seed", tooltip="Which noise; another seed takes a picture's place again")
         super().__init__()
+        self.add_class("s2dm-end")
         self._offer()
         self.seed.observe(self._typed, "value")
         self.value = value
@@ -81,8 +83,8 @@ class End(widgets.HBox):
     def _offer(self) -> None:
         """Show a new file button: one whose file the server dropped no longer reacts."""
         old = self.children[1:]
-        self.file = widgets.FileUpload(accept="image/*", description="or a picture", tooltip="From your disk, at most 8 MB (Jupyter may "
-                                       "drop larger files without a word): its middle, at 32 × 32 pixels, is encoded as the noise that draws it")
+        self.file = widgets.FileUpload(accept="image/*", description=f"{self.name} a picture", tooltip=(
+            "At most 8 MB (Jupyter may drop larger files without a word); its middle is encoded as the noise that draws it"))
         self.file.observe(self._chosen, "value")
         self.children = [self.seed, self.file]
         close_all(*old)

@@ -2,6 +2,7 @@
 import base64
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -115,12 +116,13 @@ def toy(setting: Setting, by: Trained) -> str:
     spread = []
     for denoiser, colour in ((exact, BLUE), (Shrunk(exact, shrinkage(SCHEDULE, by.skip, by.tau)), VERMILION)):
         noise = torch.Generator().manual_seed(0)
-        walk = trajectory(denoiser, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the grid, as in `strips`
+            walk = trajectory(denoiser, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
         path = torch.stack([x_T, *(step.x for step in walk)])  # (steps + 1, CLOUD, 2)
         drawn += [_path(map(_place, way), colour, 'opacity=".6"') for way in path[:, :WALKS].transpose(0, 1)]
         drawn += [_dot(point, 1.5, colour) for point in path[-1]]
         spread.append(spread_of(path[-1]))
-    drawn = [_text(70, 12, "toy: eight Gaussians", "middle"), '<svg y="16" width="140" height="140">', *drawn, "</svg>",  # cuts off far points
+    drawn = [_text(70, 12, "toy: eight Gaussians", "middle"), '<svg y="16" width="140" height="140">', *drawn, "</svg>",  # cuts off
              _text(70, 171, f"spread: data {RING_STD:.3f}", "middle"), _text(32, 187, f"L₀ {spread[0]:.3f}", "middle", WORDS[0]),
              _text(100, 187, f"S²-DM {spread[1]:.3f}", "middle", WORDS[1])]
     title = f"spread about the centres: data {RING_STD:.3f}, L₀ {spread[0]:.3f}, S²-DM {spread[1]:.3f}"

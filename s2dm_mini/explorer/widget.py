@@ -115,13 +115,14 @@ class Explorer(widgets.VBox):
         look = (FOLDER / "look.css").read_text(encoding="utf-8") + (FOLDER / "widget.css").read_text(encoding="utf-8")
         fixed = {name: widgets.HTML(content) for name, content in HTML.items()}
         axes = [widgets.HTML(f'<div class="{name}" aria-hidden="true">{"".join(f"<span>{value}</span>" for value in values)}</div>')
-                for name, values in (("corner", ["τ \\ skip"]), ("skips", SKIPS), ("taus", TAUS))]
-        parts = {"presets": box("chips", *self.presets), "motion": box("chips", fixed["motion"], self.sweep), "film": box("film", fixed["film"]),
-                 "map": box("plane", *axes, self.map.add_class("s2dm-map"), fixed["map"].add_class("s2dm-note")), "curve": self._curve, "toy": self._toy,
-                 "more": box("part", fixed["more"], box("more", self.family, self.how, self.first, self.second, self.sampler, self.spacing,
-                                                        self.way, self.eta, self.frames, self._plots)),
+                for name, values in (("corner", ["τ \\ skip"]), ("skips", SKIPS), ("taus", (f"{tau:g}" for tau in TAUS)))]
+        more = (self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta, self.frames, self._plots)
+        parts = {"presets": box("chips", *self.presets), "motion": box("chips", fixed["motion"], self.sweep),
+                 "film": box("film", fixed["film"]), "curve": self._curve, "toy": self._toy,
+                 "map": box("plane", *axes, self.map.add_class("s2dm-map"), fixed["map"].add_class("s2dm-note")),
+                 "more": box("part", fixed["more"], box("more", *more)),
                  "save": box("part", self._code, box("chips", self.make, self._files)),
-                 "story": box("card", self._card, box("chips", self.back, self.next))}
+                 "story": box("story", self._card, box("chips", self.back, self.next))}
         for name in self.hidden if self.story else {*self.hidden, "story"}:
             parts[name].layout.display = "none"
         left = box("left", box("pictures", fixed["three"], self._captions, parts["motion"], self.frame, self.time), parts["film"])
@@ -253,7 +254,8 @@ class Explorer(widgets.VBox):
             for row in plane(setting, min(self.frame.value, setting.frames) - 1):
                 if self._outdated():
                     return
-            self._cells.value = self._css(map=_lossy(row.pixels, len(SKIPS), quality=75))
+                if row.done:
+                    self._cells.value = self._css(map=_lossy(row.pixels, len(SKIPS), quality=75))
 
     def _preview(self, view: View) -> None:
         """Show the pictures foreseen so far, in few bytes."""
@@ -288,7 +290,7 @@ class Explorer(widgets.VBox):
 
     def _caption(self, which: str, what: str, gain: str, fresh: float = 1) -> None:
         """Words under the three pictures. fresh: opacity of the change, which while others are drawn is still the one before."""
-        self._captions.value = (f'{self._css(fresh=fresh)}<div class="s2dm-three"><p>L₀<span class="s2dm-which">{which}</span></p>'
+        self._captions.value = (f'{self._css(fresh=fresh)}<div class="s2dm-words"><p>L₀<span class="s2dm-which">{which}</span></p>'
                                 f"<p>S²-DM, {what}</p><p>change {gain}, blue for darker, orange for brighter</p></div>")
 
     def _say(self, sentence: str, alarm: bool = False, late: bool = False) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import struct
 import threading
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -425,6 +426,8 @@ def test_the_toy_is_sampled_by_formula_with_and_without_the_factor():
     """At τ = 1 both samples are one; below it the spread about the centres follows from the exact prediction times s_t."""
     l0, same = re.search(r"L₀ ([\d.]+), S²-DM ([\d.]+)", toy(SMALL, Trained("x", 49, 1.0, 16))).groups()
     assert l0 == same
+    with warnings.catch_warnings(action="error"):  # it would stand in the notebook's cell
+        toy(replace(SMALL, steps=100), Trained("x", 49, 1.0, 16))
     by = Trained("x", 49, 0.9, 16)
     exact = MixtureDenoiser(ring_means(), RING_STD, SCHEDULE)
     x_T = torch.randn(80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
