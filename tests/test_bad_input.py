@@ -28,7 +28,8 @@ from s2dm_mini.checkpoints import CheckpointError, load_pretrained
 from s2dm_mini.data import load_data
 from s2dm_mini.data.points import points
 from s2dm_mini.data.shapes import read_factors
-from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
+from s2dm_mini.explorer.ends import read_png, upload
+from s2dm_mini.explorer.pictures import row_png
 from s2dm_mini.explorer.setting import Setting, from_query
 from s2dm_mini.measure import metrics, paths, spectrum
 from s2dm_mini.measure.classifier import ClassifierConfig
@@ -159,11 +160,9 @@ CASES = {
         "family": "tiny, shapes", "first": 0, "second": b"a picture, perhaps", "way": "lerp", "frames": 4, "skip": 9, "tau": 0.9,
         "how": "trained", "sampler": "ddim", "steps": 5, "spacing": "uniform", "eta": 0.5}),
     "explorer.setting.from_query": Case(from_query, {"query": "skip=9&tau=0.97"}),
-    "explorer.ends.read_png": Case(read_png, {"png": to_png(PIXELS[0]), "size": 8}),
-    "explorer.ends.to_png": Case(to_png, {"pixels": PIXELS[0]}),
-    "explorer.ends.shape_picture": Case(shape_picture, {"number": 3}),
+    "explorer.ends.read_png": Case(read_png, {"png": row_png(PIXELS[:1], 1), "size": 8}),
     "support.machine.open_device": Case(open_device, {"name": "cpu"}),
-    "explorer.ends.upload": Case(upload, {"name": "a.png", "content": to_png(PIXELS[0])}),
+    "explorer.ends.upload": Case(upload, {"name": "a.png", "content": row_png(PIXELS[:1], 1)}),
     "training.config.TrainConfig": Case(TrainConfig, {
         "data": "shapes", "preset": "tiny", "skip": 9, "tau": 0.9, "reading": "shared", "weighting": "p2", "only_steps": 10, "T": 100,
         "batch": 8, "learning_rate": 1e-3, "warmup": 3, "clip": 1.0, "ema_decay": 0.9, "ema_ramp": True, "steps": 10, "images": 20,
@@ -200,7 +199,7 @@ REASONS = {
     **dict.fromkeys(["explorer.ends.encoded", "explorer.ends.png_bytes", "explorer.strips.run", "explorer.strips.Kept"], _PARTS),
     **dict.fromkeys(["schedule.per_image", "support.machine.seed_of", "unet.timestep_embedding", "unet.TimeEmbedding", "unet.GroupNorm",
                      "unet.ResidualBlock", "unet.Attention", "unet.Downsample", "unet.Upsample", "unet.Level", "explorer.strips.Listener",
-                     "explorer.plane.ShrunkEach", "study.tables.holds", "measure.metrics.check_features",
+                     "explorer.strips.Started", "explorer.plane.ShrunkEach", "study.tables.holds", "measure.metrics.check_features",
                      "study.tables.sampling_facts", "study.tables.distances", "training.loop.learning_rate",
                      "measure.errors.is_clear", "measure.errors.combined", "measure.errors.p_value", "measure.errors.interval",
                      "measure.errors.holm", "theory.scales.line", "theory.scales.fit_line", "theory.scales.nelder_mead",
@@ -249,7 +248,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "measure.draw": "sample, many times", "measure.imagenet": "a network from another package", "measure.residual": "a network",
          "measure.classifier": "training, like train",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
-         "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
+         "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
          "training.setup": "the arguments of train", "training.recorded": "called by train alone", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.folders"), "diffusers' own objects"),

@@ -2,12 +2,13 @@
 from collections.abc import Sequence
 
 import ipywidgets as widgets
+import torch
 import traitlets
 
-from .ends import shape_picture, upload
-
-NOISE, SHAPE, OWN = "random noise", "a drawn shape", "own picture"  # kinds of an end
-FULL = "The memory is full: choose fewer frames, or close other notebooks."
+from ..checkpoints import CheckpointError
+from ..support.checks import check_integer
+from .ends import upload
+from .setting import LAST_SEED
 
 
 class Number(widgets.HBox):
@@ -21,10 +22,10 @@ class Number(widgets.HBox):
     problem = traitlets.Unicode("")
 
     def __init__(self, name: str, value: float, stops: Sequence[float], tooltip: str):
-        self.name, self.stops = name, list(stops)
+        self.name, self.stops = name, stops
         kind, step = (widgets.IntText, 1) if isinstance(stops[0], int) else (widgets.FloatText, 0.001)
-        self.box = kind(value, description=name, step=step, tooltip=tooltip)
-        self.slider = widgets.SelectionSlider(options=self._options(), value=self._nearest(value), readout=False)
+        self.box = kind(description=name, step=step, tooltip=tooltip)
+        self.slider = widgets.SelectionSlider(options=self._options(), readout=False)
         super().__init__([self.box, self.slider])
         self.value = value
         self.add_class("s2dm-number")
@@ -57,7 +58,7 @@ class Number(widgets.HBox):
     def end_at(self, last: int) -> None:
         """Let the number go as far as `last`."""
         if last != self.stops[-1]:
-            self.stops = list(range(self.stops[0], last + 1))
+            self.stops = range(self.stops[0], last + 1)
             self.value = min(self.value, last)
             self.slider.unobserve(self._pulled, "value")  # new options first move a slider to its start
             self.slider.options, self.slider.value = self._options(), self.value
@@ -65,67 +66,56 @@ class Number(widgets.HBox):
 
 
 class End(widgets.HBox):
-    """One end of the strip. `value`: a seed or a picture, as in `Setting`; `problem`: a sentence, or empty."""
+    """One end of the strip: noise by its seed, or a picture file. `value`: a seed or a picture, as in `Setting`; `problem`: a sentence."""
 
     value = traitlets.Any(0)
     problem = traitlets.Unicode("")
 
     def __init__(self, name: str, value: int | bytes):
-        self.kind = widgets.Dropdown(options=[NOISE, SHAPE, OWN], description=name, layout=widgets.Layout(width="230px"),
-                                     tooltip="Where this end of the strip comes from. Pictures are encoded: turned into the noise that "
-                                             "draws them.")
-        self.number = widgets.BoundedIntText(0, 0, 2**31 - 1, description=f"{name}, number", layout=widgets.Layout(width="180px"),
-                                             tooltip="Which noise (its seed) or shape").add_class("s2dm-number-of-end")
-        self.own = None
+        self.name = name
+        self.seed = widgets.IntText(description=f"{name} seed", tooltip="Which noise; another seed takes a picture's place again")
         super().__init__()
-        for widget in (self.kind, self.number):
-            widget.observe(self._changed, "value")
-        self._show_controls()
+        self.add_class("s2dm-end")
+        self._offer()
+        self.seed.observe(self._typed, "value")
         self.value = value
 
-    def _show_controls(self) -> None:
-        """Show the number or a file button, new each time: a button whose file the server dropped no longer reacts."""
+    def _offer(self) -> None:
+        """Show a new file button: one whose file the server dropped no longer reacts."""
         old = self.children[1:]
-        if self.kind.value != OWN:
-            self.children = [self.kind, self.number]
-        else:
-            self.file = widgets.FileUpload(accept="image/*", multiple=False, description="Choose", layout=widgets.Layout(width="110px"),
-                                           tooltip="A picture from your disk, at most 8 MB; its middle is used, at 32 × 32 pixels")
-            self.file.observe(self._changed, "value")
-            self.children = [self.kind, self.file, widgets.Label("up to 8 MB (Jupyter may drop larger files without a word)")]
-        close_all(*(widget for widget in old if widget is not self.number))
+        self.file = widgets.FileUpload(accept="image/*", description=f"{self.name} a picture", tooltip=(
+            "At most 8 MB (Jupyter may drop larger files without a word); its middle is encoded as the noise that draws it"))
+        self.file.observe(self._chosen, "value")
+        self.children = [self.seed, self.file]
+        close_all(*old)
 
-    def _changed(self, change: dict) -> None:
-        if change["owner"] is self.kind:
-            self._show_controls()
+    def _typed(self, change: dict) -> None:
+        self._take(lambda: check_integer("The seed of an end", change["new"], 0, LAST_SEED))
+        self._offer()
+
+    def _chosen(self, change: dict) -> None:
+        if change["new"]:
+            self._take(lambda: upload(change["new"][0]["name"], bytes(change["new"][0]["content"])))
+
+    def _take(self, read) -> None:
         try:
-            if isinstance(change["owner"], widgets.FileUpload) and change["new"]:
-                self.own = upload(change["new"][0]["name"], bytes(change["new"][0]["content"]))
-            value = self._picture()
+            self.value, self.problem = read(), ""
         except (ValueError, MemoryError) as error:
-            self.problem = FULL if isinstance(error, MemoryError) else str(error)
-            return
-        self.problem = f"{self.kind.description}: choose a picture file; until then the end stays as it is." if value is None else ""
-        self.value = self.value if value is None else value
-
-    def _picture(self) -> int | bytes | None:
-        """The seed or picture that the controls select; None until a file is chosen."""
-        number = self.number.value
-        if self.kind.value == NOISE:
-            return number
-        if self.kind.value == SHAPE:
-            return shape_picture(number)
-        return self.own
+            self.problem = reason(error) if isinstance(error, MemoryError) else str(error)
 
     @traitlets.observe("value")
     def _follow(self, change: dict) -> None:
-        """Show a value that code has set."""
-        value = change["new"]
-        if isinstance(value, int):
-            if self.kind.value != NOISE or self.number.value != value:
-                self.number.value, self.kind.value = value, NOISE
-        elif self.kind.value == NOISE:
-            self.own, self.kind.value = value, OWN
+        if isinstance(change["new"], int):
+            self.seed.value = change["new"]
+
+
+def reason(error: Exception) -> str:
+    """One sentence about an error, for the page."""
+    if isinstance(error, (CheckpointError, ValueError)):
+        return f"{str(error)[:1].upper()}{str(error)[1:]}"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error):
+        return "The memory is full: choose fewer frames, or close other notebooks."
+    return f"This setting could not be drawn ({type(error).__name__}: {error})."
 
 
 def close_all(*roots: widgets.Widget) -> None:

@@ -9,17 +9,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data.images import to_unit_range
-from ..data.shapes import MAX_SIZE, shapes
+from ..data.shapes import MAX_SIZE
 from ..latents import REFINEMENTS, interpolate, invert
-from ..support.checks import check_integer, check_pixels, check_seed, shown
+from ..support.checks import check_integer, shown
 from ..support.machine import best_device
 from .setting import SCHEDULE, Setting, family, network
 
 UPLOAD_BYTES, UPLOAD_PIXELS = 8 << 20, 40_000_000
 SIDE = 32  # of the pictures made here
-ORIENTATION = 0x0112  # the EXIF tag
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
 
 def latents(setting: Setting) -> Tensor:
@@ -58,17 +55,6 @@ def upload(name: str, content: bytes) -> bytes:
     return png_bytes(ImageOps.fit(_opened(name, content), (SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def shape_picture(number: int) -> bytes:
-    """The scene that `shapes` draws from the seed `number`, as an end."""
-    return to_png(shapes(1, SIDE, seed=check_seed(number, "number")).pixels[0])
-
-
-def to_png(pixels: Tensor) -> bytes:
-    """(3, H, W) uint8 → PNG bytes, which can be an end."""
-    check_pixels("pixels", pixels, "(3, H, W)")
-    return png_bytes(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
-
-
 def png_bytes(picture: Image.Image) -> bytes:
     """A Pillow image as PNG bytes, encoded for speed: a strip takes about 50 kB."""
     file = io.BytesIO()
@@ -77,6 +63,7 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def _opened(name: str, content: bytes) -> Image.Image:
+    """The picture in three channels of 8 bits, upright as its EXIF orientation asks, transparent parts white."""
     if not isinstance(content, bytes):
         raise ValueError(f"the content of {name} must be the bytes of a picture file, not {shown(content)}.")
     if len(content) > UPLOAD_BYTES:
@@ -86,7 +73,13 @@ def _opened(name: str, content: bytes) -> Image.Image:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of large pictures, which are refused below
             picture = Image.open(io.BytesIO(content))  # reads the header only
         if picture.width * picture.height <= UPLOAD_PIXELS:
-            return _upright(_as_rgb(picture), picture.getexif().get(ORIENTATION, 1))
+            picture.getexif()
+            picture.info.pop("exif", None)  # the rest of it, which Pillow would write back and often cannot
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode[0] in "IF":  # greys of more than 8 bits, stretched over their range
+                picture = Image.fromarray(np.interp(picture, (np.min(picture), np.max(picture)), (0, 255)).round().astype(np.uint8))
+            white = Image.new("RGBA", picture.size, "white")
+            return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
     except MemoryError:
         raise
     except Image.DecompressionBombError:
@@ -94,20 +87,3 @@ def _opened(name: str, content: bytes) -> Image.Image:
     except Exception as error:  # decoders raise exceptions of many kinds
         raise ValueError(f"{name} is no picture that can be read; PNG, JPEG, GIF, BMP and WebP can.") from error
     raise ValueError(f"{name} has more than {UPLOAD_PIXELS:,} pixels. Save a smaller copy: {SIDE} × {SIDE} pixels are enough.")
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    """Three channels of 8 bits: greys of 16 bits scaled, greys of 32 bits stretched over their range, transparency on white."""
-    if picture.mode[0] in "IF":  # greys of more than 8 bits
-        grey = np.asarray(picture).astype(np.float64)
-        low, high = (0, 65535) if picture.mode != "F" and grey.min() >= 0 and grey.max() <= 65535 else (grey.min(), grey.max())
-        return Image.fromarray(((grey - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """Turn a photograph as its EXIF orientation, 1 to 8, asks."""
-    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture

@@ -16,8 +16,7 @@ from ..losses import shrinkage
 from ..support.checks import check_integer
 from ..support.files import write_whole
 from ..support.progress import bar
-from .drawings import factor, toy
-from .pictures import gain_of
+from .pictures import factor, gain_of, toy
 from .plane import PRESETS, SKIPS, TAUS
 from .setting import SCHEDULE, Setting, Trained, grid
 from .strips import verdict, views

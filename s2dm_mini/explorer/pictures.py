@@ -1,31 +1,28 @@
-"""Pictures of strips as PNG bytes, and the code that shows a strip again.
-
-`strip` is for keeping: labels beside its rows, its setting below. `row_png` has the pixels alone, for a page that labels them itself.
-"""
+"""What the explorer shows of a strip: rows as PNG bytes, small drawings as SVG text, and the code that shows it again."""
 import base64
+import io
 import math
-from functools import lru_cache
-from pathlib import Path
+import warnings
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from ..plots import BLUE, VERMILION, tile
-from ..samplers import SAMPLERS
+from ..data.points import RING_STD, ring_means
+from ..denoisers import MixtureDenoiser, Shrunk
+from ..losses import shrinkage
+from ..plots import BLUE, GREY, VERMILION, image_grid, tile
+from ..samplers import SAMPLERS, trajectory
 from .ends import png_bytes
-from .setting import Setting, changes
-from .strips import View, views
+from .setting import SCHEDULE, Setting, Trained, changes
+from .strips import View
 
-LEFT, GAP, LINE, STRIP = 88, 4, 19, 800  # dots: labels, between images, a line of text, the strip itself
-INK, WAITING = "#222222", 236  # text; grey of an image still to come
+WORDS = (BLUE, "#B04A00")  # colours of the two lines' names: vermilion is too pale for letters on white
+CLOUD, WALKS = 80, 10  # points of the toy; of them with their path
+SCALE = 46  # dots of the toy's picture for a length of 1; the ring has radius 1
 
-
-def strip(setting: Setting) -> bytes:
-    """The finished strip as PNG bytes. Raises as `strips.views` does."""
-    *_, last = views(setting)
-    return draw(last)
+Line = tuple[Sequence[float], Sequence[float]]  # x and y of its points
 
 
 def row_png(pixels: Tensor, columns: int) -> bytes:
@@ -34,35 +31,22 @@ def row_png(pixels: Tensor, columns: int) -> bytes:
 
 
 def draw(view: View) -> bytes:
-    """L_0, S²-DM and their difference, three rows, with the setting below, as PNG bytes of 892 × about 350 dots."""
-    s, size, gain = view.setting, view.l0.pixels.shape[-1], gain_of(view)
-    scale = min(96, (STRIP + GAP) // s.frames - GAP) // size  # dots per pixel
-    down = size * scale + GAP
-    change = difference(view.l0.pixels, view.s2dm.pixels, gain) if view.comparable else torch.full_like(view.l0.pixels, WAITING)
-    canvas = Image.new("RGB", (LEFT + STRIP + GAP, 3 * down + 3 * LINE), "white")
-    pen = ImageDraw.Draw(canvas)
-    rows = torch.cat([view.l0.pixels, view.s2dm.pixels, change])
-    canvas.paste(Image.fromarray(tile(rows, s.frames, scale, GAP)), (LEFT, 0))
-    for i, label in enumerate(("L₀", "S²-DM", f"change ×{gain}")):
-        pen.text((LEFT - 8, i * down + (down - GAP) // 2), label, INK, _font(14), anchor="rm")
+    """The finished strip for keeping, as PNG bytes: L_0, S²-DM and their difference, with the setting below."""
+    s, by, gain, size = view.setting, view.drawn_by, gain_of(view), view.l0.pixels.shape[-1]
+    rows = torch.cat([view.l0.pixels, view.s2dm.pixels, difference(view.l0.pixels, view.s2dm.pixels, gain)])
+    scale = max(1, min(96, 800 // s.frames - 4) // size)  # dots per pixel
+    figure = image_grid(rows, s.frames, scale, row_labels=["L₀", "S²-DM", f"change ×{gain}"])
+    source = f"closed form: s_t times {by.name}{', s_t = 1' if by.tau == 1 else ''}"
+    if s.how == "trained":
+        source = f"trained network {by.name}, the nearest to skip {s.skip}, τ {s.tau:g}"
     ends = " to ".join(f"seed {end}" if isinstance(end, int) else "encoded picture" for end in (s.first, s.second))
-    row, eta = view.slower, f", η {s.eta:g}" if s.eta else ""
-    state = "finished" if row.done else f"preview, step {row.step} of {row.steps}"
-    how = f"{SAMPLERS[s.sampler].title}{eta}, {s.steps} {s.spacing} steps = {s.evaluations} network evaluations"
-    lines = (factor_label(view), f"{ends}, {s.way}, {s.frames} frames · {how} · {state}",
-             "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree")
-    for i, line in enumerate(lines):
-        pen.text((LEFT, 3 * down + 1 + i * LINE), line, INK, _font(13))
-    return png_bytes(canvas)
-
-
-def factor_label(view: View) -> str:
-    """The skip and τ of what drew the S²-DM row, and what that was."""
-    by, asked = view.drawn_by, view.setting
-    source = f"closed form: s_t times {by.name}"
-    if asked.how == "trained":
-        source = f"trained network {by.name}, the nearest to skip {asked.skip}, τ {asked.tau:g}"
-    return f"skip {by.skip}, τ {by.tau:g} · {source}{', s_t = 1' if by.tau == 1 else ''}"
+    eta = f", η {s.eta:g}" if s.eta else ""
+    figure.text(0.01, 0, f"skip {by.skip}, τ {by.tau:g} · {source}\n{ends}, {s.way}, {s.frames} frames · {SAMPLERS[s.sampler].title}{eta}, "
+                         f"{s.steps} {s.spacing} steps = {s.evaluations} network evaluations\n"
+                         "change: blue where S²-DM is darker than L₀, orange where it is brighter, white where they agree", va="top")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi="figure", bbox_inches="tight", pad_inches=0.04)
+    return file.getvalue()
 
 
 def gain_of(view: View) -> int:
@@ -80,6 +64,10 @@ def difference(a: Tensor, b: Tensor, gain: int) -> Tensor:
     return (255 + (ink - 255) * change.abs().clamp(max=1)).round().to(torch.uint8)
 
 
+def _rgb(colour: str) -> Tensor:
+    return torch.tensor([int(colour[i:i + 2], 16) for i in (1, 3, 5)], dtype=torch.float32)[None, :, None, None]
+
+
 def code(setting: Setting) -> str:
     """A notebook cell that opens the explorer on this setting; skip and τ are always named."""
     values = {"skip": setting.skip, "tau": setting.tau} | changes(setting)
@@ -89,11 +77,81 @@ def code(setting: Setting) -> str:
     return f"{decoder}from s2dm_mini import explore\n\nexplore({', '.join(f'{name}={text}' for name, text in written.items())})"
 
 
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's DejaVu Sans, as in the other figures; the font that Pillow brings has no τ."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+# Drawings.
+
+def factor(by: Trained) -> str:
+    """The factor s_t on the predicted noise over the timesteps, beside the 1 of L_0."""
+    t = range(0, SCHEDULE.T, 27)
+    s_t = shrinkage(SCHEDULE, by.skip, by.tau)[::27].tolist()
+    return lines(f"factor s_t on the noise: {min(s_t):.3f} to 1", "timestep t",
+                 {"L₀": (t, [1.0] * len(t)), f"skip {by.skip}, τ {by.tau:g}": (t, s_t)}, low=min(0.9, *s_t))
 
 
-def _rgb(colour: str) -> Tensor:
-    return torch.tensor([int(colour[i:i + 2], 16) for i in (1, 3, 5)], dtype=torch.float32)[None, :, None, None]
+def sizes(view: View) -> str:
+    """The root mean square of the predicted noise at each network evaluation of both rows."""
+    return lines("size of the predicted noise", "t, drawing runs leftwards",
+                 {"L₀": (view.l0.times, view.l0.eps_rms), "S²-DM": (view.s2dm.times, view.s2dm.eps_rms)})
+
+
+def lines(title: str, x_label: str, series: Mapping[str, Line], low: float | None = None) -> str:
+    """Two lines, the first blue and the second orange, with the range of their values as ticks. low: the lowest tick."""
+    xs, ys = ([v for line in series.values() for v in line[i]] for i in (0, 1))
+    bottom = min(ys) if low is None else low
+    top, left, right = max(*ys, bottom + 1e-9), min(xs), max(*xs, min(xs) + 1)
+    drawn = [_text(0, 12, title), _text(134, 118, x_label, "middle"), f'<path d="M34,22V98H234" fill="none" stroke="{GREY}"/>',
+             _text(30, 28, f"{top:.3g}", "end"), _text(30, 101, f"{bottom:.3g}", "end"),
+             _text(34, 118, f"{left:g}"), _text(234, 118, f"{right:g}", "end")]
+    for i, ((name, line), colour) in enumerate(zip(series.items(), (BLUE, VERMILION), strict=True)):
+        drawn.append(_path(((34 + 200 * (x - left) / (right - left), 98 - 74 * (y - bottom) / (top - bottom))
+                            for x, y in zip(*line, strict=True)), colour, 'stroke-width="2"'))
+        drawn.append(_text(40 + 30 * i, 92, name, colour=WORDS[i]))
+    return _svg(236, 122, f"{title}, {x_label}: {' and '.join(series)}", drawn)
+
+
+def toy(setting: Setting, by: Trained) -> str:
+    """Eight Gaussians on a ring, sampled from the same noises with the exact prediction and with s_t times it; both follow by formula."""
+    exact = MixtureDenoiser(ring_means(), RING_STD, SCHEDULE)
+    x_T = torch.randn(CLOUD, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = [_dot(mean, 2 * RING_STD * SCALE, f'{GREY}" opacity=".45') for mean in ring_means()]
+    spread = []
+    for denoiser, colour in ((exact, BLUE), (Shrunk(exact, shrinkage(SCHEDULE, by.skip, by.tau)), VERMILION)):
+        noise = torch.Generator().manual_seed(0)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the grid, as in `strips`
+            walk = trajectory(denoiser, x_T, SCHEDULE, setting.sampler, setting.steps, setting.spacing, setting.eta, noise)
+        path = torch.stack([x_T, *(step.x for step in walk)])  # (steps + 1, CLOUD, 2)
+        drawn += [_path(map(_place, way), colour, 'opacity=".6"') for way in path[:, :WALKS].transpose(0, 1)]
+        drawn += [_dot(point, 1.5, colour) for point in path[-1]]
+        spread.append(spread_of(path[-1]))
+    drawn = [_text(70, 12, "toy: eight Gaussians", "middle"), '<svg y="16" width="140" height="140">', *drawn, "</svg>",  # cuts off
+             _text(70, 171, f"spread: data {RING_STD:.3f}", "middle"), _text(32, 187, f"L₀ {spread[0]:.3f}", "middle", WORDS[0]),
+             _text(100, 187, f"S²-DM {spread[1]:.3f}", "middle", WORDS[1])]
+    title = f"spread about the centres: data {RING_STD:.3f}, L₀ {spread[0]:.3f}, S²-DM {spread[1]:.3f}"
+    return _svg(140, 192, f"Eight Gaussians on a ring, sampled with and without s_t; {title}", drawn)
+
+
+def spread_of(x: Tensor) -> float:
+    """Standard deviation of points x (N, 2) about the nearest centre of the ring."""
+    return ((x[:, None] - ring_means()).square().sum(-1).min(dim=1).values.mean() / 2).sqrt().item()
+
+
+def _place(point: Tensor) -> tuple[float, float]:
+    """A point of the toy's plane in dots, downwards."""
+    x, y = point.tolist()
+    return 70 + SCALE * x, 70 - SCALE * y
+
+
+def _dot(point: Tensor, radius: float, colour: str) -> str:
+    x, y = _place(point)
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}"/>'
+
+
+def _path(places, colour: str, look: str) -> str:
+    return f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{colour}" {look}/>'
+
+
+def _text(x: int, y: int, words: str, anchor: str = "start", colour: str = "#222222") -> str:
+    return f'<text x="{x}" y="{y}" font-size="12" text-anchor="{anchor}" fill="{colour}">{words}</text>'
+
+
+def _svg(width: int, height: int, label: str, drawn: list[str]) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" font-family="sans-serif">{"".join(drawn)}</svg>'

@@ -17,6 +17,7 @@ from ..support.machine import best_device
 
 SCHEDULE = NoiseSchedule.linear()
 HOW = ("closed form", "trained")
+LAST_SEED = 2**31 - 1
 LIMITS = {"frames": (3, 12), "skip": (1, 99), "tau": (0.5, 1.0), "steps": (1, 100), "eta": (0.0, 1.0)}  # of a Setting and its controls
 
 
@@ -43,7 +44,7 @@ class Setting:
     def __post_init__(self):
         for name in ("first", "second"):
             if not isinstance(getattr(self, name), bytes):
-                check_integer(name, getattr(self, name), 0, 2**31 - 1, why=" (a seed), or a picture as PNG bytes")
+                check_integer(name, getattr(self, name), 0, LAST_SEED, why=" (a seed), or a picture as PNG bytes")
         check_types(self)
         for name, known in (("way", WAYS), ("how", HOW), ("sampler", SAMPLERS), ("spacing", SPACINGS)):
             check_name(name, getattr(self, name), known)
@@ -72,9 +73,8 @@ def from_query(query: str) -> dict:
     """Keywords of `Setting` from the end of an address; other names in it are left alone. Raises ValueError for what is no number."""
     check_kind("query", query, str)
     kinds = {field.name: type(field.default) for field in fields(Setting)}
-    found = {name: value for name, value in parse_qsl(query) if name in kinds}
     try:
-        return {name: kinds[name](value) for name, value in found.items()}
+        return {name: kinds[name](value) for name, value in parse_qsl(query) if name in kinds}
     except ValueError as error:
         raise ValueError(f"the address ends in {shown(query)}, where a number was expected ({error}).") from error
 
@@ -137,10 +137,13 @@ def network(name: str) -> Denoiser:
     return load_pretrained(name, best_device())
 
 
-def s2dm(setting: Setting) -> tuple[Denoiser, Trained]:
-    """The S²-DM denoiser of the setting, and its name, skip and τ: for a trained one those of the network, not those asked for."""
-    l0 = family(setting)[0]
+def s2dm(setting: Setting, l0: Denoiser) -> tuple[Denoiser, Trained]:
+    """The S²-DM denoiser of the setting, and its name, skip and τ: for a trained one those of the network, not those asked for.
+
+    l0: the network of L_0, which the closed form scales.
+    """
     if setting.how == "trained":
         found = nearest(setting)
         return network(found.name), found
-    return Shrunk(network(l0.name), shrinkage(SCHEDULE, setting.skip, setting.tau)), replace(l0, skip=setting.skip, tau=setting.tau)
+    by = replace(family(setting)[0], skip=setting.skip, tau=setting.tau)
+    return Shrunk(l0, shrinkage(SCHEDULE, by.skip, by.tau)), by

@@ -19,7 +19,7 @@ from ..samplers.common import CLEAN, signal_left
 from .ends import encoded, latents
 from .setting import SCHEDULE, Setting, Trained, family, grid, network, s2dm
 
-KEPT_BYTES = 64 << 20  # of finished rows: some 200 of 8 images and 10 steps
+KEPT_BYTES = 64 << 20  # of finished rows: some 180 of 8 images and 10 steps
 DIVERGED = 4.0  # |x| beyond this is not a picture: those lie in −1..1
 
 
@@ -34,10 +34,16 @@ class Row:
     times: tuple[float, ...]  # timesteps of the network evaluations so far
     eps_rms: tuple[float, ...]  # root mean square of ε predicted there; 1 for pure noise
     largest: float  # |x|: shows whether the sampler diverged
+    first_eps: Tensor | None = None  # ε predicted from x_T, (frames, 3, S, S)
 
     @property
     def done(self) -> bool:
         return self.step == self.steps
+
+    @property
+    def bytes(self) -> int:
+        """Of memory, nearly."""
+        return sum(tensor.nbytes for tensor in (*self.states, self.first_eps))
 
 
 @dataclass(frozen=True)
@@ -55,27 +61,33 @@ class View:
         return min(self.l0, self.s2dm, key=lambda row: row.step)
 
     @property
-    def comparable(self) -> bool:
-        """Both rows are at the same step, so that their difference has a meaning."""
-        return self.l0.step == self.s2dm.step
-
-    @property
     def change(self) -> float:
         """Mean |S²-DM − L₀| over frames, pixels and colours, in grey levels of 255."""
         return (self.s2dm.pixels.float() - self.l0.pixels.float()).abs().mean().item()
 
 
 class Listener:
-    """A denoiser that records the timesteps and the size of its predictions."""
+    """A denoiser that records its first prediction, and the timesteps and the size of all."""
 
     def __init__(self, denoiser: Denoiser):
-        self.denoiser, self.times, self.rms = denoiser, [], []
+        self.denoiser, self.first, self.times, self.rms = denoiser, None, [], []
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         eps = self.denoiser(x, t)
+        self.first = eps if self.first is None else self.first
         self.times.append(float(t[0]))
         self.rms.append(eps.square().mean().sqrt().item())
         return eps
+
+
+class Started:
+    """A denoiser whose first answer is known: every strip from the same noises begins with the same question to L_0."""
+
+    def __init__(self, denoiser: Denoiser, answer: Tensor):
+        self.denoiser, self.known = denoiser, [answer]
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.known.pop() if self.known else self.denoiser(x, t)
 
 
 def views(setting: Setting) -> Iterator[View]:
@@ -83,15 +95,16 @@ def views(setting: Setting) -> Iterator[View]:
 
     Raises CheckpointError for a missing or damaged network, ValueError if the sampler leaves the finite numbers.
     """
-    l0 = network(family(setting)[0].name)
-    denoiser, drawn_by = s2dm(setting)
-    key = l0_key(setting)
-    s2dm_key = (setting.how, drawn_by, key)
-    runs = [run(key, l0, latents, setting), run(s2dm_key, denoiser, latents, setting)]
-    rows: list[Row | None] = [None, None]
-    while not all(row and row.done for row in rows):
-        rows = [next(one, row) for one, row in zip(runs, rows, strict=True)]
-        yield View(setting, *rows, drawn_by)
+    network_l0, key = network(family(setting)[0].name), l0_key(setting)
+    l0_run = run(key, network_l0, latents, setting)
+    l0 = next(l0_run)
+    denoiser, drawn_by = s2dm(setting, Started(network_l0, l0.first_eps))
+    s2dm_run = run((setting.how, drawn_by, key), denoiser, latents, setting)
+    row = next(s2dm_run)
+    yield View(setting, l0, row, drawn_by)
+    while not (l0.done and row.done):
+        l0, row = next(l0_run, l0), next(s2dm_run, row)
+        yield View(setting, l0, row, drawn_by)
 
 
 def l0_key(setting: Setting) -> Setting:
@@ -116,13 +129,9 @@ class Kept:
         with self.lock:
             if key not in self.rows:  # else another explorer drew the same
                 self.rows[key] = row
-                self.bytes += _bytes(row)
+                self.bytes += row.bytes
             while self.bytes > KEPT_BYTES and len(self.rows) > 1:
-                self.bytes -= _bytes(self.rows.popitem(last=False)[1])
-
-
-def _bytes(row: Row) -> int:
-    return sum(state.numel() for state in row.states)
+                self.bytes -= self.rows.popitem(last=False)[1].bytes
 
 
 _finished = Kept()
@@ -145,7 +154,7 @@ def run(key: Hashable, denoiser: Denoiser, start: Callable[[Setting], Tensor], s
         states.append(to_pixels(step.x).cpu())
         pixels = states[-1] if step.t == CLEAN else to_pixels(step.x0).cpu()
         largest = (step.x if step.t == CLEAN else step.x0).abs().max().item()
-        row = Row(number, steps, pixels, tuple(states), tuple(listener.times), tuple(listener.rms), largest)
+        row = Row(number, steps, pixels, tuple(states), tuple(listener.times), tuple(listener.rms), largest, listener.first)
         if step.t != CLEAN and math.isfinite(largest):  # else the walk raises ValueError, on a GPU at its end
             yield row
     _finished.put(key, row)

@@ -20,23 +20,19 @@ from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
-import torch
 from IPython import get_ipython
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoints import CheckpointError
-from ..data.images import DataError
 from ..latents import WAYS
 from ..plots import tile
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS
 from ..support.checks import check_name
-from .controls import FULL, End, Number, close_all
-from .drawings import factor, sizes, toy
-from .pictures import code, difference, draw, gain_of, row_png
+from .controls import End, Number, close_all, reason
+from .pictures import code, difference, draw, factor, gain_of, row_png, sizes, toy
 from .plane import PRESETS, SKIPS, TAUS, nearest_cell, plane
-from .setting import HOW, LIMITS, Setting, families, grid, to_query
+from .setting import HOW, LIMITS, Setting, families, family, grid, to_query
 from .strips import View, complaint, verdict, views
 
 PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sampler step
@@ -44,109 +40,96 @@ SETTLED_SECONDS, SWEEP_SECONDS = 0.12, 0.45  # without a move, before curves and
 # 0.5 … 0.9 in steps of 0.05, then 0.01, then 0.001: the effect of τ depends on 1 − τ.
 TAU_STOPS = [*(i / 20 for i in range(10, 18)), *(i / 100 for i in range(90, 99)), *(i / 1000 for i in range(990, 1001))]
 FIELDS = [field.name for field in fields(Setting)]  # each has a control of the same name
-PARTS = ("presets", "motion", "film", "map", "curve", "toy", "more", "save")  # that `hide` can leave out
 CELLS = [(f"skip {skip}, τ {tau:g}", (skip, tau)) for tau in TAUS for skip in SKIPS]
+PARTS = ("presets", "motion", "film", "map", "curve", "toy", "more", "save")  # that `hide` can leave out
 FOLDER = Path(__file__).parent
 # The page's fixed parts by name, each after a comment with it.
 HTML = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!--|\Z)", (FOLDER / "widget.html").read_text(encoding="utf-8"), flags=re.DOTALL))
+LATE = ' <span class="s2dm-late">Nothing has come for half a minute: if that lasts, the kernel has stopped; run the cell again.</span>'
 
 
 class Explorer(widgets.VBox):
     """The whole page. Without a kernel, an executed notebook shows the finished strip.
 
     hide: names out of PARTS to leave out. story: cards of a lesson, each a question and the changes of the setting that it starts from,
-    as (text, {"skip": 9}). Raises ValueError for unknown names and values out of range.
+    as (text, {"skip": 9}). Raises ValueError for unknown names and values out of range, CheckpointError for an unknown family.
     """
 
     def __init__(self, setting: Setting, hide: Sequence[str] = (), story: Sequence[tuple[str, dict]] = ()):
         self._news, self._wanted, self._worker, self._closed, self._held = threading.Condition(), None, None, False, True
-        self._view: View | None = None  # the last finished strip
-        self._sweep: list[float] = []
-        self._made: list[widgets.Widget] = []  # all parts, the hidden ones too
-        self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
-        for name in (hide := [hide] if isinstance(hide, str) else list(hide)):
+        self.hidden = {hide} if isinstance(hide, str) else {*hide}
+        for name in self.hidden:
             check_name("hide", name, PARTS)
         self.story = [(text, replace(setting, **changes) and changes) for text, changes in story]  # `replace` refuses wrong changes
+        family(setting)
+        self._view: View | None = None  # the last finished strip
+        self._sweep: list[float] = []
+        self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
         self._make_controls(setting)
-        super().__init__()
-        self._arrange({*hide, *([] if self.story else ["story"])})
-        for name in FIELDS:
-            getattr(self, name).observe(self._moved, ["value", "problem"] if isinstance(getattr(self, name), (Number, End)) else "value")
-        for number in (self.frame, self.time):
-            number.observe(self._moved, ["value", "problem"])
+        super().__init__(self._arrange())
+        self.add_class("s2dm").add_class(f"s2dm-{self.model_id}")
+        for name in (*FIELDS, "frame", "time"):
+            getattr(self, name).observe(self._moved, ["value", "problem"])
         self.map.observe(self._taken, "value")
-        self._page, self._held = 0, False
+        self._page = 0
         self._turn(0)
 
     def _make_controls(self, s: Setting) -> None:
-        def choice(name: str, options: list, value: str, tooltip: str) -> widgets.Dropdown:
-            return widgets.Dropdown(options=options, value=value, description=name, tooltip=tooltip)
-
-        self.skip = Number("skip", s.skip, range(1, 100), "How many timesteps the loss looks back; S²-DM^k has skip k − 1")
-        self.tau = Number("τ", s.tau, TAU_STOPS, "Weight of the usual loss; 1 is L₀ alone. The slider is finer towards 1")
-        self.steps = Number("steps", s.steps, range(1, 101), "Steps of the walk from noise to picture; more are finer and slower")
+        for name, label, stops, tooltip in (
+                ("skip", "skip", range(1, 100), "How many timesteps the loss looks back; S²-DM^k has skip k − 1"),
+                ("tau", "τ", TAU_STOPS, "Weight of the usual loss; 1 is L₀ alone. The slider is finer towards 1"),
+                ("steps", "steps", range(1, 101), "Steps of the walk from noise to picture; more are finer and slower"),
+                ("eta", "η", [i / 20 for i in range(21)], "Fresh noise that DDIM adds at each step; other samplers have no η"),
+                ("frames", "frames", range(LIMITS["frames"][0], LIMITS["frames"][1] + 1), "Pictures from end to end")):
+            setattr(self, name, Number(label, getattr(s, name), stops, tooltip))
         self.frame = Number("frame", (s.frames + 1) // 2, range(1, s.frames + 1), "The frame shown large, from one end to the other")
         self.time = Number("time, %", 100, range(101), "The walk from noise x_T, 0, to the picture x_0, 100")
-        self.family = choice("networks", list(families()), s.family, "Size of the network, and the pictures it was trained on")
-        self.how = choice("S²-DM by", list(HOW), s.how, "closed form: L₀'s answer times s_t; trained: the nearest shipped network")
+        for name, label, options, tooltip in (
+                ("family", "networks", families(), "Size of the network, and the pictures it was trained on"),
+                ("how", "S²-DM by", HOW, "closed form: L₀'s answer times s_t; trained: the nearest shipped network"),
+                ("sampler", "sampler", [(sampler.title, name) for name, sampler in SAMPLERS.items()], "How to walk from noise to picture"),
+                ("spacing", "spacing", SPACINGS, "Timesteps of the walk; quadratic: more of them near the picture"),
+                ("way", "way", WAYS, "slerp: around the sphere, every frame from proper noise; lerp: straight")):
+            setattr(self, name, widgets.Dropdown(options=list(options), value=getattr(s, name), description=label, tooltip=tooltip))
         self.first, self.second = End("from", s.first), End("to", s.second)
-        samplers = [(sampler.title, name) for name, sampler in SAMPLERS.items()]
-        self.sampler = choice("sampler", samplers, s.sampler, "How to walk from noise to picture")
-        self.spacing = choice("spacing", list(SPACINGS), s.spacing, "Timesteps of the walk; quadratic: more of them near the picture")
-        self.way = choice("way", list(WAYS), s.way, "slerp: around the sphere, every frame from proper noise; lerp: straight")
-        self.eta = Number("η", s.eta, [i / 20 for i in range(21)], "Fresh noise that DDIM adds at each step; other samplers have no η")
-        low, high = LIMITS["frames"]
-        self.frames = Number("frames", s.frames, range(low, high + 1), "Pictures from end to end")
         self.map = widgets.RadioButtons(options=CELLS, value=CELLS[0][1], tooltip="The same frame for every skip and τ")
         self.presets = [self._button(words, partial(self._set, skip=skip, tau=tau)) for words, (skip, tau) in PRESETS.items()]
-        self.walk = self._button("walk from end to end", lambda: self._toggle(self.walk, "walking"), "play")
-        self.blink = self._button("blink L₀ / S²-DM", lambda: self._toggle(self.blink, "blinking"), "play")
-        self.sweep = self._button("sweep τ", self._toggle_sweep, "play")
-        self.unfold = self._button("more settings", lambda: self._unfold(self.more.layout.display == "none"))
+        self.sweep = self._button("sweep τ", self._toggle_sweep)
         self.make = self._button("make PNG", self._make_file)
         self.back, self.next = self._button("back", lambda: self._turn(-1)), self._button("next", lambda: self._turn(1))
         for name in ("said", "card", "code", "files", "curve", "toy", "plots", "l0", "s2dm", "change", "cells", "place", "captions"):
-            setattr(self, f"_{name}", widgets.HTML())
+            setattr(self, f"_{name}", widgets.HTML().add_class(f"s2dm-{name}"))
 
-    def _button(self, words: str, action, icon: str = "") -> widgets.Button:
-        button = widgets.Button(description=words, icon=icon)
+    def _button(self, words: str, action) -> widgets.Button:
+        button = widgets.Button(description=words)
         button.on_click(lambda _: action())
         return button
 
-    def _arrange(self, hide: set[str]) -> None:
-        """Put the parts into the page, without those to hide."""
+    def _arrange(self) -> list[widgets.Widget]:
+        """The parts of the page from top to bottom, those to hide among them: the browser leaves them out."""
         def box(name: str, *children: widgets.Widget) -> widgets.Box:
-            return widgets.Box(children).add_class(name)
+            return widgets.Box(children).add_class(f"s2dm-{name}")
 
-        def part(name: str, *children: widgets.Widget) -> tuple[widgets.Widget, ...]:
-            self._made += children
-            return () if name in hide else children
-
-        skips, taus = ("".join(f"<span>{value:g}</span>" for value in values) for values in (SKIPS, TAUS))
-        axes = widgets.HTML(f'<div class="s2dm-plane" aria-hidden="true"><span>τ \\ skip</span><div class="skips">{skips}</div></div>')
-        plane_box = box("s2dm-plane", widgets.HTML(f'<div class="taus" aria-hidden="true">{taus}</div>'), self.map.add_class("s2dm-map"))
-        for widget in (self.frame, self.time, self.eta, self.frames):
-            widget.add_class("s2dm-wide")
-        self.more = box("s2dm-more", self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta,
-                        self.frames, self._plots.add_class("s2dm-plots"))
-        self._unfold(False)
-        self._hidden = hide
-        left = box("s2dm-left", widgets.HTML(HTML["three"]),
-                   *part("motion", box("s2dm-chips", self.walk, self.blink, self.sweep)), self.frame, self.time)
-        drawings = box("s2dm-alone" if hide & {"curve", "toy"} else "s2dm-beside", *part("curve", self._curve), *part("toy", self._toy))
-        right = box("s2dm-right", self.skip, self.tau, self.steps, self._said.add_class("s2dm-said"),
-                    *part("map", axes, plane_box, widgets.HTML(HTML["map"])), drawings)
-        main = box("s2dm-main", left, right, *part("film", box("s2dm-film", widgets.HTML(HTML["film"]))))
-        look = (FOLDER / "look.css").read_text(encoding="utf-8") + (FOLDER / "widget.css").read_text(encoding="utf-8")
-        styles = box("s2dm-style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place,
-                     self._captions)
-        story = part("story", box("s2dm-card", self._card, box("s2dm-chips", self.back, self.next)))
-        self.children = [styles, widgets.HTML(HTML["head"]), *story, *part("presets", box("s2dm-chips", *self.presets)), main,
-                         *part("more", box("s2dm-chips", self.unfold), self.more),
-                         *part("save", self._code, box("s2dm-chips", self.make, self._files.add_class("s2dm-files")))]
-        self.add_class("s2dm").add_class(f"s2dm-{self.model_id}")
-        for name in (*FIELDS, "frame", "time", "walk", "blink", "sweep", "unfold", "make"):
+        for name in (*FIELDS, "frame", "time", "map", "sweep", "make"):
             getattr(self, name).add_class(f"s2dm-at-{name}")
+        look = (FOLDER / "look.css").read_text(encoding="utf-8") + (FOLDER / "widget.css").read_text(encoding="utf-8")
+        fixed = {name: widgets.HTML(content) for name, content in HTML.items()}
+        axes = [widgets.HTML(f'<div class="{name}" aria-hidden="true">{"".join(f"<span>{value}</span>" for value in values)}</div>')
+                for name, values in (("corner", ["τ \\ skip"]), ("skips", SKIPS), ("taus", (f"{tau:g}" for tau in TAUS)))]
+        more = (self.family, self.how, self.first, self.second, self.sampler, self.spacing, self.way, self.eta, self.frames, self._plots)
+        parts = {"presets": box("chips", *self.presets), "motion": box("chips", fixed["motion"], self.sweep),
+                 "film": box("film", fixed["film"]), "curve": self._curve, "toy": self._toy,
+                 "map": box("plane", *axes, self.map.add_class("s2dm-map"), fixed["map"].add_class("s2dm-note")),
+                 "more": box("part", fixed["more"], box("more", *more)),
+                 "save": box("part", self._code, box("chips", self.make, self._files)),
+                 "story": box("story", self._card, box("chips", self.back, self.next))}
+        for name in self.hidden if self.story else {*self.hidden, "story"}:
+            parts[name].layout.display = "none"
+        left = box("left", box("pictures", fixed["three"], self._captions, parts["motion"], self.frame, self.time), parts["film"])
+        right = box("right", self.skip, self.tau, self.steps, self._said, parts["map"])
+        return [box("style", widgets.HTML(f"<style>{look}</style>"), self._l0, self._s2dm, self._change, self._cells, self._place),
+                fixed["head"], parts["story"], parts["presets"], box("main", left, right, box("drawings", self._curve, self._toy)),
+                parts["more"], parts["save"]]
 
     # ------------------------------------------------------------------------------------------ the wanted setting
 
@@ -200,22 +183,10 @@ class Explorer(widgets.VBox):
             self.back.disabled, self.next.disabled = self._page == 0, self._page == len(self.story) - 1
         self._set(**changes)
 
-    def _toggle(self, button: widgets.Button, what: str) -> bool:
-        """Start what the button is for, or stop it. Walking and blinking are the browser's: a class of the page starts them."""
-        on = button.icon == "play"
-        button.icon = "stop" if on else "play"
-        for widget, name in ((self, f"s2dm-{what}"), (button, "s2dm-on")):
-            (widget.add_class if on else widget.remove_class)(name)
-        button.description = f"stop: {button.description}" if on else button.description.removeprefix("stop: ")
-        return on
-
     def _toggle_sweep(self) -> None:
-        self._sweep = [*TAUS, *TAUS[-2::-1]] if self._toggle(self.sweep, "sweeping") else []
+        self._sweep = [] if self._sweep else [*TAUS, *TAUS[-2::-1]]
+        self.sweep.description = "stop the sweep" if self._sweep else "sweep τ"
         self._moved()
-
-    def _unfold(self, wide: bool) -> None:
-        self.more.layout.display = None if wide else "none"
-        self.unfold.description = "fewer settings" if wide else "more settings"
 
     def wait(self, seconds: float = 60) -> bool:
         """Wait until the wanted setting is drawn; False if that takes longer."""
@@ -230,7 +201,7 @@ class Explorer(widgets.VBox):
         if worker is not None and worker is not threading.current_thread():
             worker.join()
         if not already:
-            close_all(self, *self._made)
+            close_all(self)
 
     # ------------------------------------------------------------------------------------------ the thread that draws
 
@@ -247,7 +218,7 @@ class Explorer(widgets.VBox):
                 try:
                     self._draw(setting)
                 except Exception as error:
-                    self._say(_reason(error), alarm=True)
+                    self._say(reason(error), alarm=True)
         except BaseException:  # from outside: it ends this thread, and the next move starts another
             with self._news:
                 self._worker = None
@@ -272,14 +243,14 @@ class Explorer(widgets.VBox):
             if self._news.wait_for(self._outdated, SWEEP_SECONDS if self._sweep else SETTLED_SECONDS):
                 return
         if self._sweep:
-            self._set(tau=self._sweep.pop(0))
-            if not self._sweep:
-                self._toggle(self.sweep, "sweeping")
+            tau, *self._sweep = self._sweep
+            self.sweep.description = "stop the sweep" if self._sweep else "sweep τ"
+            self._set(tau=tau)
             return
         self._plots.value = sizes(view)
-        if "toy" not in self._hidden:
+        if "toy" not in self.hidden:
             self._toy.value = toy(setting, view.drawn_by)
-        if "map" not in self._hidden:
+        if "map" not in self.hidden:
             for row in plane(setting, min(self.frame.value, setting.frames) - 1):
                 if self._outdated():
                     return
@@ -292,8 +263,8 @@ class Explorer(widgets.VBox):
             self._l0.value = self._css(l0=_lossy(view.l0.pixels, view.setting.frames))
         self._s2dm.value = self._css(s2dm=_lossy(view.s2dm.pixels, view.setting.frames))
         step = f"step {view.slower.step} of {view.slower.steps}"
-        self._captions.value = self._css(fresh=0.2) + self._words(which="", what=f"preview, {step}", gain="of the strip before")
-        self._plots.value = HTML["plots"]
+        self._caption("", f"preview, {step}", "of the strip before", fresh=0.2)
+        self._plots.value = "<p class=quiet>The plot of the noise's size follows when the strip is finished.</p>"
         self._say(f"Drawing, {step} …", late=True)
 
     def _show(self, view: View) -> None:
@@ -309,23 +280,22 @@ class Explorer(widgets.VBox):
         for name, pixels in (("l0", moment.l0.pixels), ("s2dm", moment.s2dm.pixels),
                              ("change", difference(moment.l0.pixels, moment.s2dm.pixels, gain))):
             getattr(self, f"_{name}").value = self._css(**{name: _url("png", row_png(pixels, asked.frames))})
-        self._captions.value = self._css(fresh=1) + self._words(
-            which=f"frame {self.frame.value} of {asked.frames}{when}", what=f"skip {by.skip}, τ {by.tau:g}", gain=f"×{gain}")
-        if "curve" not in self._hidden:
-            self._curve.value = factor(by)
+        self._caption(f", frame {self.frame.value} of {asked.frames}{when}", f"skip {by.skip}, τ {by.tau:g}", f"×{gain}")
+        self._curve.value = factor(by)
         self._say(complaint(view) or verdict(view), alarm=bool(complaint(view)))
 
     def _css(self, **values) -> str:
         """A style sheet that sets variables of this page."""
         return f"<style>.s2dm-{self.model_id}{{{''.join(f'--{name}:{value};' for name, value in values.items())}}}</style>"
 
-    def _words(self, **words: str) -> str:
-        """A style sheet with the words of the captions, which therefore change without the pictures above them."""
-        return "".join(f"<style>.s2dm-{self.model_id} .s2dm-{name}::after{{content:'{text}'}}</style>" for name, text in words.items())
+    def _caption(self, which: str, what: str, gain: str, fresh: float = 1) -> None:
+        """Words under the three pictures. fresh: opacity of the change, which while others are drawn is still the one before."""
+        self._captions.value = (f'{self._css(fresh=fresh)}<div class="s2dm-words"><p>L₀<span class="s2dm-which">{which}</span></p>'
+                                f"<p>S²-DM, {what}</p><p>change {gain}, blue for darker, orange for brighter</p></div>")
 
     def _say(self, sentence: str, alarm: bool = False, late: bool = False) -> None:
         role = "role=alert class=alert" if alarm else "role=status"
-        self.sentence, self._status = sentence, f"<p {role}>{html.escape(sentence)}{HTML['late'] if late else ''}</p>"
+        self.sentence, self._status = sentence, f"<p {role}>{html.escape(sentence)}{LATE if late else ''}</p>"
         self._tell()
 
     def _tell(self) -> None:
@@ -369,12 +339,3 @@ def _url(kind: str, content: bytes) -> str:
 
 def _link(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _reason(error: Exception) -> str:
-    """One sentence about an error, for the page."""
-    if isinstance(error, (CheckpointError, DataError, ValueError)):
-        return f"{str(error)[:1].upper()}{str(error)[1:]}"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error):
-        return FULL
-    return f"This setting could not be drawn ({type(error).__name__}: {error})."

@@ -1,10 +1,12 @@
-"""Prints how fast the explorer answers, what it sends and what it keeps: python tests/benchmarks/explorer_latency.py [--minutes 10]
+"""Prints how fast the explorer answers, what it sends and what it keeps: python tests/benchmarks/explorer_latency.py [--minutes 65]
 
 Times run from a move to the first new pictures (coarse: the foreseen ones) and to the finished strip. `kernel`: in the process that draws;
-`browser`: in JupyterLab in headless Chromium, from the key press to the new pictures on the page (needs Chromium and playwright), with
-the bytes that came over the wire until the page was at rest. `page`: the page without a kernel, from the key press to the next paint.
-8 frames, 10 steps of DDIM, `nano`; medians over the moves. With --minutes, random moves for so long, and the memory of the process
-that draws: the slope of a straight line through the second half.
+beside them stand one evaluation of all frames and the strip's bare multiplications, which are those of its evaluations at the rate of a
+large matmul. Both rows share their first evaluation, so a strip of 10 steps takes 19, and 9 where only skip or τ moved. `browser`: in
+JupyterLab in headless Chromium, from the key press to the new pictures on the page (needs Chromium and playwright), with the bytes that
+came over the wire until the page was at rest. `page`: the page without a kernel, from the key press to the next paint. 8 frames, 10
+steps of DDIM; medians over the moves. With --minutes, a random move every two seconds for so long, and the memory of the process that
+draws, once a minute. Run it on an idle machine: the load is printed.
 """
 import argparse
 import os
@@ -16,15 +18,22 @@ from pathlib import Path
 from statistics import linear_regression, median
 
 import torch
+from speed import matmul_rate
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from s2dm_mini import explore
+from s2dm_mini.explorer import strips
+from s2dm_mini.explorer.ends import latents
 from s2dm_mini.explorer.page import page as page_of
-from s2dm_mini.explorer.setting import Setting
+from s2dm_mini.explorer.setting import Setting, family, network
 from s2dm_mini.support.machine import device_name
 
+STEPS, FRAMES = 10, 8
+EVALUATIONS = {"skip": STEPS - 1, "new end": 2 * STEPS - 1}  # that a move waits for
+LATE, SLOW = 60, 1.3  # goals: the first picture's milliseconds after one evaluation; the strip over its bare multiplications
 MOVES = {"skip": [("skip", value) for value in (10, 14, 20, 27, 33)], "new end": [("first", value) for value in (11, 12, 13, 14, 15)],
          "back": [("skip", value) for value in (27, 20, 27, 20, 27)], "frame": [("frame", value) for value in (1, 2, 3, 4, 5)]}
-SOURCE = "from s2dm_mini import explore\nexplore(skip=9, tau=0.99, steps=10, frames=8)"
 WATCH = """() => {
     const root = document.querySelector(".s2dm"), style = getComputedStyle(root);
     let before = style.getPropertyValue("--s2dm");
@@ -39,9 +48,24 @@ WATCH = """() => {
 }"""
 
 
-def kernel_times() -> dict[str, list[tuple[float, float]]]:
+def evaluation(family_name: str) -> tuple[float, float]:
+    """Milliseconds of one evaluation of all frames, the best of ten, and of its multiplications at the rate of a large matmul."""
+    setting = Setting(family=family_name, frames=FRAMES)
+    l0, x, t = network(family(setting)[0].name), latents(setting), torch.full((FRAMES,), 500)
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention is not counted
+            l0(x, t)
+        best = float("inf")
+        for _ in range(10):
+            start = time.perf_counter()
+            l0(x, t)
+            best = min(best, time.perf_counter() - start)
+    return 1e3 * best, 1e3 * counter.get_total_flops() / matmul_rate("cpu", 2048)
+
+
+def kernel_times(family_name: str) -> dict[str, list[tuple[float, float]]]:
     """kind of move → (first, final) in milliseconds for each move. The map is left out: it follows when the strip is finished."""
-    explorer, seen, found = explore(skip=9, tau=0.99, steps=10, frames=8, hide=["map"]), [], {}
+    explorer, seen, found = explore(family=family_name, skip=9, steps=STEPS, frames=FRAMES, hide=["map"]), [], {}
     explorer.wait(600)
     for style in (explorer._s2dm, explorer._captions):
         style.observe(lambda _: seen.append(time.perf_counter()), names="value")
@@ -61,19 +85,21 @@ def kernel_times() -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def browser_times(chromium) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[int]]]:
+def browser_times(chromium, family_name: str) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[int]]]:
     """(first, final) in milliseconds, and bytes received, for moves in JupyterLab."""
-    from browser import open_explorer, serving
+    from browser import notebook, open_explorer, serving
 
     times, traffic = {}, {}
-    with tempfile.TemporaryDirectory() as folder, serving("lab", SOURCE, Path(folder), threads=torch.get_num_threads()) as server:
+    source = f"from s2dm_mini import explore\nexplore(family={family_name!r}, skip=9, steps={STEPS}, frames={FRAMES})"
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), threads=torch.get_num_threads()) as address:
+        notebook(Path(folder) / "nb.ipynb", source)
         page, received = chromium.new_page(viewport={"width": 1400, "height": 1500}), []
         page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: received.append(len(payload))))
-        open_explorer(page, "lab", server.url)
+        open_explorer(page, f"{address}/lab/tree/nb.ipynb?reset")
         rest(page, received)
         page.evaluate(WATCH)
         keys = {"skip": ("skip", "ArrowUp"), "τ": ("tau", "ArrowDown"), "frame": ("frame", "ArrowUp"), "new end": ("first", "ArrowUp")}
-        page.click("text=more settings")
+        page.check(".s2dm-unfold")
         for kind, (name, key) in keys.items():
             for _ in range(4):
                 received.clear()
@@ -96,9 +122,9 @@ def rest(page, received: list[int]) -> None:
         quiet, before = (quiet + 1 if len(received) == before and received else 0), len(received)
 
 
-def page_times(chromium) -> list[float]:
-    """Milliseconds from a key press on the page without a kernel to the paint after it; 32 × 32 pixels."""
-    films = {"one": Setting()}
+def page_times(chromium, family_name: str) -> list[float]:
+    """Milliseconds from a key press on the page without a kernel to the paint after it."""
+    films = {"one": Setting(family_name)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorer.html"
         path.write_text(page_of(films, (2,)), encoding="utf-8")
@@ -120,30 +146,42 @@ def page_times(chromium) -> list[float]:
     return found
 
 
-def memory(minutes: float, family: str) -> tuple[int, list[float], list[float]]:
-    """Random moves: their number, and minutes and MiB of the process, five times a minute."""
-    explorer, draw, moves, when, kept = explore(family=family), random.Random(0), 0, [], []
-    start = time.monotonic()
-    while (now := (time.monotonic() - start) / 60) < minutes:
+def memory(minutes: float, family_name: str) -> list[tuple[float, int, float, float]]:
+    """Random moves: (minutes, moves, MiB of the process, MiB of finished rows that it keeps) once a minute."""
+    explorer, draw, moves, found, start = explore(family=family_name), random.Random(0), 0, [], time.monotonic()
+    while (now := (time.monotonic() - start) / 60) < minutes or len(found) < 4:
         name = draw.choice(["skip", "skip", "tau", "tau", "steps", "frame", "time", "first", "second"])
         low, high = {"skip": (1, 99), "steps": (2, 12), "frame": (1, 8), "time": (0, 100)}.get(name, (0, 500))
         getattr(explorer, name).value = draw.randint(500, 1000) / 1000 if name == "tau" else draw.randint(low, high)
-        explorer.wait(draw.choice([0.02, 0.2, 60]))
         moves += 1
-        if not when or now - when[-1] > 0.2:
-            when.append(now)
-            kept.append(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20)
+        time.sleep(2)
+        if now > len(found) or now > minutes:
+            resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE")
+            found.append((now, moves, resident / 2**20, strips._finished.bytes / 2**20))
+            print("{:.0f} min, {} moves: {:.0f} MiB, of them {:.1f} of kept rows".format(*found[-1]), flush=True)
     explorer.close()
-    return moves, when, kept
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-browser", action="store_true", help="only the kernel's side")
     parser.add_argument("--minutes", type=float, default=0, help="of random moves, for the memory")
-    parser.add_argument("--family", default=Setting.family, help="networks of the random moves; small ones make more moves a minute")
+    parser.add_argument("--family", default=Setting.family, help="networks; small ones make more moves a minute")
     arguments = parser.parse_args()
-    rows, traffic, painted = {f"kernel, {kind}": times for kind, times in kernel_times().items()}, {}, []
+    name = arguments.family
+    one, bare = evaluation(name)
+    print(f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; {FRAMES} frames, {STEPS} steps, {name}; "
+          f"load {os.getloadavg()[0]:.1f}. One evaluation: {one:.0f} ms, its bare multiplications: {bare:.0f} ms.\n")
+    print("| move, in the kernel | first picture, ms | after one evaluation | finished strip, ms | over its bare multiplications |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for kind, times in kernel_times(name).items():
+        first, final = (median(column) for column in zip(*times, strict=True))
+        late = over = ""
+        if kind in EVALUATIONS:
+            late, slow = f"{first - one:+.0f} (goal {LATE})", final / (EVALUATIONS[kind] * bare)
+            over = f"{slow:.2f} (goal {SLOW})"
+        print(f"| {kind} | {first:.0f} | {late} | {final:.0f} | {over} |")
     if not arguments.no_browser:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "explorer"))
         from browser import CHROMIUM, FLAGS
@@ -151,25 +189,21 @@ def main() -> None:
 
         with sync_playwright() as play:
             chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            times, traffic = browser_times(chromium)
-            painted = page_times(chromium)
+            times, traffic = browser_times(chromium, name)
+            painted = page_times(chromium, name)
             chromium.close()
-        rows |= {f"browser, {kind}": found for kind, found in times.items()}
-    print(f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; 8 frames, 10 steps, nano; load {os.getloadavg()[0]:.1f}\n")
-    print("| move | first picture, ms | finished strip, ms |\n| --- | ---: | ---: |")
-    for name, times in rows.items():
-        print(f"| {name} | {median(first for first, _ in times):.0f} | {median(final for _, final in times):.0f} |")
-    if traffic:
-        print("\n| move | kB over the wire, median | largest |\n| --- | ---: | ---: |")
-        for name, sizes in traffic.items():
-            print(f"| {name} | {median(sizes) / 1e3:.0f} | {max(sizes) / 1e3:.0f} |")
+        print("\n| move, in JupyterLab | first picture, ms | finished strip, ms | kB over the wire, median | largest |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for kind, sizes in traffic.items():
+            first, final = (f"{median(column):.0f}" for column in zip(*times[kind], strict=True)) if kind in times else ("", "")
+            print(f"| {kind} | {first} | {final} | {median(sizes) / 1e3:.0f} | {max(sizes) / 1e3:.0f} |")
         print(f"\nThe page without a kernel: {median(painted):.0f} ms from key press to paint, {max(painted):.0f} at most.")
     if arguments.minutes:
-        moves, when, kept = memory(arguments.minutes, arguments.family)
-        half = len(when) // 2
-        slope = linear_regression(when[half:], kept[half:]).slope
-        print(f"\n{moves} random moves of {arguments.family} in {arguments.minutes:g} minutes: {kept[half]:.0f} MiB half-way, "
-              f"{kept[-1]:.0f} at the end, {slope:+.2f} MiB a minute in the second half.")
+        found = memory(arguments.minutes, name)
+        late = found[len(found) // 2:]
+        slope = linear_regression([row[0] for row in late], [row[2] for row in late]).slope
+        print(f"{found[-1][1]} random moves of {name}: {late[0][2]:.0f} MiB half-way, {late[-1][2]:.0f} at the end, "
+              f"{slope:+.2f} MiB a minute in the second half.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from s2dm_mini import NoiseSchedule, for_sampling, load_pretrained, sample, shap
 from s2dm_mini.checkpoints import read_tensors
 from s2dm_mini.data.points import RING_STD, ring_means
 from s2dm_mini.denoisers import GaussianDenoiser, MixtureDenoiser, Shrunk
-from s2dm_mini.explorer import ends, plane, strips
+from s2dm_mini.explorer import pictures, plane, strips
 from s2dm_mini.explorer.setting import Setting
 from s2dm_mini.guidance import Guided
 from s2dm_mini.latents import invert
@@ -81,7 +81,7 @@ def test_4_the_explorer_neither_shows_nor_keeps_what_is_not_finite(monkeypatch):
 
 
 def test_5_a_strip_between_noise_and_picture_and_the_plane():
-    setting = Setting(family="tiny, shapes", first=ends.shape_picture(1), steps=2, frames=3)
+    setting = Setting(family="tiny, shapes", first=pictures.row_png(shapes(1).pixels, 1), steps=2, frames=3)
     *_, view = strips.views(setting)
     *_, atlas = plane.plane(replace(setting, first=0))
     assert view.l0.pixels.device.type == "cpu" and view.l0.done and atlas is not None

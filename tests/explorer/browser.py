@@ -18,8 +18,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 PATIENCE = 120_000  # milliseconds: a machine under load is slow, and no test measures time
-JUPYTER = ["--no-browser", "--allow-root", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
-PAGES = {"lab": "/lab/tree/nb.ipynb?reset", "notebook": "/notebooks/nb.ipynb", "voila": "/"}
+JUPYTER = ["--no-browser", "--allow-root", "--expose-app-in-browser", "--JupyterNotebookApp.expose_app_in_browser=True",
+           "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
+PATHS = {"lab": "/lab/tree/{}?reset", "notebook": "/notebooks/{}"}
 
 
 def free_port() -> int:
@@ -68,15 +69,23 @@ class Server:
 
 
 @contextmanager
-def serving(app: str, source: str, folder: Path, *options: str, threads: int = 1):
-    """A server of lab, notebook or voila with a notebook of one cell."""
-    notebook(folder / "nb.ipynb", source)
+def serving(folder: Path, threads: int = 1):
+    """A Jupyter server of the notebooks in a folder, with JupyterLab and Notebook 7."""
     port = free_port()
-    if app == "voila":
-        arguments = ["voila", "nb.ipynb", "--no-browser", f"--port={port}", "--show_tracebacks=True", *options]
-    else:
-        arguments = [{"lab": "jupyterlab"}.get(app, app), *JUPYTER, f"--ServerApp.port={port}", *options]
-    server = Server(arguments, folder, port, PAGES[app], threads)
+    server = Server(["jupyterlab", *JUPYTER, f"--ServerApp.port={port}"], folder, port, "/lab", threads)
+    try:
+        server.wait()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def serving_pages(folder: Path, *options: str):
+    """Voilà over the notebooks in a folder; yields the server, whose address each of them follows."""
+    port = free_port()
+    arguments = ["voila", str(folder), "--no-browser", f"--port={port}", "--show_tracebacks=True", *options]
+    server = Server(arguments, folder, port, "/voila/render/")
     try:
         server.wait()
         yield server
@@ -93,12 +102,12 @@ def run_all(page) -> None:
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
-def open_explorer(page, app: str, url: str) -> list[str]:
-    """Open the page and wait for the explorer; returns the list of the page's errors from then on."""
+def open_explorer(page, url: str) -> list[str]:
+    """Open a notebook or Voilà's page and wait for the explorer; returns the list of the page's errors from then on."""
     errors = []
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    if app != "voila":
+    if "voila" not in url:
         run_all(page)
     page.wait_for_selector(".s2dm-three")
     page.on("pageerror", lambda error: errors.append(str(error)))

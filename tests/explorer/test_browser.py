@@ -5,19 +5,21 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
-from browser import CHROMIUM, FLAGS, PATIENCE, ROOT, Server, accessibility, expect, free_port, open_explorer, serving
+from browser import CHROMIUM, FLAGS, PATHS, PATIENCE, ROOT, accessibility, expect, notebook, open_explorer, serving, serving_pages
 
 from s2dm_mini import shapes
-from s2dm_mini.explorer.ends import shape_picture, upload
+from s2dm_mini.explorer.ends import upload
 from s2dm_mini.explorer.page import FRAMES, LIMIT, MIDDLE, ROWS, TIMES, page, stops
 from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS
@@ -79,177 +81,198 @@ def offer(page, name: str, content: bytes) -> None:
     chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
-@pytest.mark.parametrize("app", ["lab", "notebook", "voila"])
-def test_a_user_moves_everything(app, chromium, tmp_path):
-    with serving(app, START, tmp_path) as server:
-        page = chromium.new_page(viewport={"width": 1400, "height": 1500})
-        errors, now = open_explorer(page, app, server.url), SMALL
-        expect(page, rows(now))
-
-        page.focus(".s2dm-at-skip input")
-        page.keyboard.press("ArrowUp")  # in a box even Notebook 7, which keeps these keys for its cells, lets them through
-        now = replace(now, skip=50)
-        expect(page, rows(now))
-
-        drag(page, "skip", 40)
-        until(page, "document.querySelector('.s2dm-at-skip input').value > 55")
-        page.wait_for_timeout(300)  # for the last of the moves
-        now = replace(now, skip=int(page.input_value(".s2dm-at-skip input")))
-        expect(page, rows(now))
-
-        type_in(page, "tau", "0.965")
-        now = replace(now, tau=0.965)
-        expect(page, rows(now))
-
-        for typed in ("1.3", "0,97"):  # Chromium drops the comma: 097
-            type_in(page, "tau", typed)
-            until(page, "document.querySelector('.s2dm-said [role=alert]')?.innerText.includes('between 0.5 and 1, with a point')")
-            until(page, "document.querySelector('.s2dm-at-tau input').value == 0.965")
-            type_in(page, "tau", "0.99")
-            until(page, "!document.querySelector('.s2dm-said [role=alert]')")
-            type_in(page, "tau", "0.965")
-        expect(page, rows(now))
-
-        row, column = 2, 5
-        page.locator(".s2dm-map input").nth(row * len(SKIPS) + column).click()
-        now = replace(now, skip=SKIPS[column], tau=TAUS[row])
-        expect(page, rows(now))
-        until(page, f"document.querySelectorAll('.s2dm-map input')[{row * len(SKIPS) + column}].checked")
-        assert page.input_value(".s2dm-at-skip input") == str(SKIPS[column])
-
-        page.click("text=where it shows")
-        now = replace(now, skip=49, tau=0.99)
-        expect(page, rows(now))
-
-        page.click("text=more settings")
-        page.select_option(".s2dm-at-sampler select", label="DPM-Solver++(2M)")
-        now = replace(now, sampler="dpm-solver++")
-        expect(page, rows(now))
-
-        page.click("text=walk from end to end")
-        place = "getComputedStyle(document.querySelector('.s2dm-picture')).backgroundPositionX"
-        seen = page.evaluate(place)
-        until(page, f"{place} !== '{seen}'")
-        page.click("text=stop: walk")
-        assert not errors and not page.query_selector(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")
-        page.close()
-
-
-def test_wrong_files_and_the_death_of_the_kernel_are_survived(chromium, tmp_path):
-    from playwright.sync_api import TimeoutError as TimedOut
-
-    with serving("lab", f"import os\nprint('process', os.getpid())\n{START}", tmp_path) as server:
-        page, now = chromium.new_page(viewport={"width": 1400, "height": 1500}), SMALL
-        errors = open_explorer(page, "lab", server.url)
-        expect(page, rows(now))
-        page.click("text=more settings")
-        page.select_option(".s2dm-at-first select", label="own picture")
-        until(page, "document.querySelector('.s2dm-said').innerText.includes('choose a picture file')")
-        offer(page, "letter.png", b"Dear Sir,")
-        until(page, "document.querySelector('.s2dm-said').innerText.includes('letter.png is no picture')")
-        offer(page, "house.png", bytes(20_000_000))  # beyond what a Jupyter server lets through: it drops the connection, which comes back
-        for _ in range(12):  # what is said while the connection is down is lost
-            page.select_option(".s2dm-at-first select", label="a drawn shape")
-            try:
-                page.wait_for_selector(".s2dm-at-first input[type=number]", timeout=10_000)
-                break
-            except TimedOut:
-                page.select_option(".s2dm-at-first select", label="own picture")
-        expect(page, rows(replace(now, first=shape_picture(0))))
-        page.select_option(".s2dm-at-first select", label="own picture")
-        own = shape_picture(5)
-        offer(page, "shape.png", own)
-        now = replace(now, first=upload("shape.png", own))
-        expect(page, rows(now))
-        until(page, "document.querySelector('.s2dm-said [role=status]') && !document.querySelector('.s2dm-said [role=alert]')")
-
-        page.click("text=make PNG")
-        with page.expect_download() as download:
-            page.click("a[download$='.png']")
-        *_, view = views(now)
-        assert Path(download.value.path()).read_bytes() == draw(view)
-        assert not errors
-
-        says = "getComputedStyle(document.querySelector('.s2dm'), '::before').content"
-        assert page.evaluate(says) == "none"
-        os.kill(int(re.search(r"process (\d+)", page.inner_text(".jp-OutputArea"))[1]), 9)
-        until(page, f"{says}.includes('The kernel has stopped')")
-        assert page.evaluate("""[...document.querySelectorAll('.s2dm .jupyter-widgets-disconnected')].filter(
-            element => getComputedStyle(element, '::before').display !== 'none' && element.offsetParent).length""") == 0, "broken icons"
-        assert page.evaluate("getComputedStyle(document.querySelector('.s2dm-said')).visibility") == "hidden", "a stale sentence"
-        expect(page, rows(now))
-        page.close()
-
-
-def test_the_first_preview_shows_long_before_the_strip_is_finished(chromium, tmp_path):
-    """In front of a person the cell ends at once; 100 steps take their time."""
-    with serving("lab", START.replace("steps=5", "steps=100"), tmp_path) as server:
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
-        page.add_init_script("""new MutationObserver(() => {
-            const said = document.querySelector('.s2dm-said')?.innerText ?? '';
-            if (said.includes('Drawing, step')) window.previewed ??= said;
-        }).observe(document, {subtree: true, childList: true, characterData: true});""")
-        open_explorer(page, "lab", server.url)
-        expect(page, rows(replace(SMALL, steps=100)))
-        assert "Drawing, step" in (page.evaluate("window.previewed") or ""), "the first thing seen was the finished strip"
-        page.close()
-
-
-def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, tmp_path):
-    """Its options, with seconds in place of minutes."""
-    make = (ROOT / "Makefile").read_text(encoding="utf-8")
-    options = re.findall(r"--MappingKernelManager\.\w+=\d+", make[make.index("\nexplorer:"):])
-    assert len(options) == 2, "kernels that nobody looks at are never ended"
-    with serving("voila", "print('here')", tmp_path, *(re.sub(r"=\d+", "=2" if "timeout" in o else "=1", o) for o in options)) as server:
-        def kernels() -> int:
-            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text(encoding="utf-8").split()
-            return sum(b"ipykernel" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children if Path(f"/proc/{child}").exists())
-
-        page = chromium.new_page()
-        page.set_default_timeout(PATIENCE)
-        for _ in range(3):
-            page.goto(server.url)
-            page.wait_for_selector("text=here")
-        end = time.monotonic() + 60
-        while kernels() > 1 and time.monotonic() < end:
-            time.sleep(0.5)
-        assert kernels() == 1, "one kernel for the page that is open"
-        page.close()
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    """(folder, address) of a server of the notebooks in the folder."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    with serving(folder) as address:
+        yield folder, address
 
 
 @pytest.fixture(scope="module")
-def own_page(tmp_path_factory):
-    """What `make explorer` serves: each page that is opened has a kernel of its own, and its setting in the address."""
-    port = free_port()
-    server = Server(["voila", str(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb"), "--no-browser", f"--port={port}"],
-                    tmp_path_factory.mktemp("voila"), port, "/")
-    try:
-        server.wait()
-        yield server.url
-    finally:
-        server.stop()
+def voila(tmp_path_factory):
+    """What `make explorer` serves, with its options but seconds in place of minutes, and a notebook that prints a word."""
+    folder = tmp_path_factory.mktemp("voila")
+    shutil.copy(ROOT / "notebooks" / "explorer" / "latent_explorer.ipynb", folder)
+    notebook(folder / "word.ipynb", "print('here')")
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    options = re.findall(r"--MappingKernelManager\.\w+=\d+", make[make.index("\nexplorer:"):])
+    assert len(options) == 2, "kernels that nobody looks at are never ended"
+    with serving_pages(folder, *(re.sub(r"=\d+", "=2" if "timeout" in o else "=1", o) for o in options)) as server:
+        yield server
 
 
-def test_a_screen_reader_finds_names_values_and_states(chromium, own_page):
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    open_explorer(page, "voila", f"{own_page}?{to_query(SMALL)}")
-    expect(page, rows(SMALL))
-    page.click("text=more settings")
-    page.click("text=walk from end to end")
-    page.wait_for_selector("text=stop: walk")
-    found = accessibility(page)
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
-    for name, value in {"skip": 49, "τ": 0.99, "steps": 5, "frame": 3, "time, %": 100}.items():
-        assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
-    assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
-    assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
-    assert any("stop: walk from end to end" in line for line in found), "the state of a button is in its name"
-    controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
-    assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
-    numbers = [line.split('"')[1] for line in controls if line.startswith(("spinbutton", "combobox"))]
-    assert len(set(numbers)) == len(numbers), f"two controls share a name: {sorted(numbers)}"
+@contextmanager
+def opened(chromium, url: str, **size):
+    """(page, its errors) of an explorer at an address. window.previewed: the first thing said of a preview."""
+    page = chromium.new_page(viewport={"width": 1400, "height": 1500} | size)
+    page.add_init_script("""new MutationObserver(() => {
+        const said = document.querySelector('.s2dm-said')?.innerText ?? '';
+        if (said.includes('Drawing, step')) window.previewed ??= said;
+    }).observe(document, {subtree: true, childList: true, characterData: true});""")
+    yield page, open_explorer(page, url)
     page.close()
+
+
+@pytest.fixture(scope="module")
+def lab(chromium, jupyter):
+    """(page, errors) of one explorer in JupyterLab with a slow first strip, below the number of its process; the tests share it."""
+    folder, address = jupyter
+    notebook(folder / "lab.ipynb", f"import os\nprint('process', os.getpid())\n{START.replace('steps=5', 'steps=100')}")
+    with opened(chromium, address + PATHS["lab"].format("lab.ipynb")) as found:
+        yield found
+
+
+def at_start(page) -> None:
+    """Bring the page to SMALL."""
+    type_in(page, "steps", str(SMALL.steps))
+    page.click("text=where it shows")
+    expect(page, rows(SMALL))
+
+
+def test_the_first_preview_shows_long_before_the_strip_is_finished(lab):
+    """In front of a person the cell ends at once; 100 steps take their time."""
+    page, _ = lab
+    expect(page, rows(replace(SMALL, steps=100)))
+    assert "Drawing, step" in (page.evaluate("window.previewed") or ""), "the first thing seen was the finished strip"
+
+
+def test_a_user_moves_everything(lab):
+    page, errors = lab
+    at_start(page)
+    now = moved(page, SMALL)
+    type_in(page, "tau", "0.965")
+    now = replace(now, tau=0.965)
+    expect(page, rows(now))
+    for typed in ("1.3", "0,97"):  # Chromium drops the comma: 097
+        type_in(page, "tau", typed)
+        until(page, "document.querySelector('.s2dm-said [role=alert]')?.innerText.includes('between 0.5 and 1, with a point')")
+        until(page, "document.querySelector('.s2dm-at-tau input').value == 0.965")
+        type_in(page, "tau", "0.99")
+        until(page, "!document.querySelector('.s2dm-said [role=alert]')")
+        type_in(page, "tau", "0.965")
+    expect(page, rows(now))
+    page.check(".s2dm-unfold")
+    page.select_option(".s2dm-at-sampler select", label="DPM-Solver++(2M)")
+    expect(page, rows(replace(now, sampler="dpm-solver++")))
+    page.select_option(".s2dm-at-sampler select", label="DDIM")
+    at_start(page)
+    assert not errors and not page.query_selector(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']")
+
+
+def test_wrong_files_and_the_death_of_the_kernel_are_survived(lab):
+    """The last one on this page."""
+    from playwright.sync_api import TimeoutError as TimedOut
+
+    (page, errors), own = lab, row_png(shapes(1, 32, seed=5).pixels, 1)
+    at_start(page)
+    page.check(".s2dm-unfold")
+    offer(page, "letter.png", b"Dear Sir,")
+    until(page, "document.querySelector('.s2dm-said').innerText.includes('letter.png is no picture')")
+    offer(page, "house.png", bytes(20_000_000))  # beyond what a Jupyter server lets through: it drops the connection, which comes back
+    for seed in range(2, 14):  # what is said while the connection is down is lost
+        button = page.query_selector(".s2dm-at-first button")
+        type_in(page, "first", str(seed))
+        try:
+            page.wait_for_function("button => !button.isConnected", arg=button, timeout=10_000)
+            break
+        except TimedOut:
+            pass
+    expect(page, rows(replace(SMALL, first=seed)))
+    offer(page, "shape.png", own)
+    now = replace(SMALL, first=upload("shape.png", own))
+    expect(page, rows(now))
+    until(page, "document.querySelector('.s2dm-said [role=status]') && !document.querySelector('.s2dm-said [role=alert]')")
+
+    page.click("text=make PNG")
+    with page.expect_download() as download:
+        page.click("a[download$='.png']")
+    *_, view = views(now)
+    assert Path(download.value.path()).read_bytes() == draw(view)
+    assert not errors
+
+    says = "getComputedStyle(document.querySelector('.s2dm'), '::before').content"
+    assert page.evaluate(says) == "none"
+    os.kill(int(re.search(r"process (\d+)", page.inner_text(".jp-OutputArea"))[1]), 9)
+    until(page, f"{says}.includes('The kernel has stopped')")
+    assert page.evaluate("""[...document.querySelectorAll('.s2dm .jupyter-widgets-disconnected')].filter(
+        element => getComputedStyle(element, '::before').display !== 'none' && element.offsetParent).length""") == 0, "broken icons"
+    assert page.evaluate("getComputedStyle(document.querySelector('.s2dm-said')).visibility") == "hidden", "a stale sentence"
+    expect(page, rows(now))
+
+
+def moved(page, now: Setting) -> Setting:
+    """Move skip by key and mouse, choose a cell of the map, walk and blink; returns the setting then."""
+    expect(page, rows(now))
+    page.focus(".s2dm-at-skip input")
+    page.keyboard.press("ArrowUp")  # in a box even Notebook 7, which keeps these keys for its cells, lets them through
+    expect(page, rows(replace(now, skip=50)))
+    drag(page, "skip", 40)
+    until(page, "document.querySelector('.s2dm-at-skip input').value > 55")
+    page.wait_for_timeout(300)  # for the last of the moves
+    expect(page, rows(replace(now, skip=int(page.input_value(".s2dm-at-skip input")))))
+    row, column = 3, 2  # not the nearest, which is chosen already
+    page.locator(".s2dm-map input").nth(row * len(SKIPS) + column).click()
+    now = replace(now, skip=SKIPS[column], tau=TAUS[row])
+    expect(page, rows(now))
+    until(page, f"document.querySelectorAll('.s2dm-map input')[{row * len(SKIPS) + column}].checked")
+    assert page.input_value(".s2dm-at-skip input") == str(SKIPS[column])
+    place, over = (f"getComputedStyle(document.querySelector('{part}')).{what}"
+                   for part, what in ((".s2dm-picture", "backgroundPositionX"), (".s2dm-over", "opacity")))
+    for name, seen in (("walk", place), ("blink", over)):  # the browser's own
+        still = page.evaluate(seen)
+        page.check(f".s2dm-{name}")
+        until(page, f"{seen} !== '{still}'")
+        page.uncheck(f".s2dm-{name}")
+        until(page, f"{seen} === '{still}'")
+    return now
+
+
+def test_the_same_in_notebook_7(chromium, jupyter):
+    folder, address = jupyter
+    notebook(folder / "seven.ipynb", START)
+    with opened(chromium, address + PATHS["notebook"].format("seven.ipynb")) as (page, errors):
+        moved(page, SMALL)
+        assert not errors
+
+
+def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, voila):
+    def kernels() -> int:
+        children = Path(f"/proc/{voila.process.pid}/task/{voila.process.pid}/children").read_text(encoding="utf-8").split()
+        return sum(b"ipykernel" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children if Path(f"/proc/{child}").exists())
+
+    page = chromium.new_page()
+    page.set_default_timeout(PATIENCE)
+    for _ in range(3):
+        page.goto(f"{voila.url}word.ipynb")
+        page.wait_for_selector("text=here")
+    end = time.monotonic() + 60
+    while kernels() > 1 and time.monotonic() < end:
+        time.sleep(0.5)
+    assert kernels() == 1, "one kernel for the page that is open"
+    page.close()
+
+
+def test_a_screen_reader_finds_names_values_and_states(chromium, voila):
+    with opened(chromium, f"{voila.url}latent_explorer.ipynb?{to_query(SMALL)}", width=1280, height=900) as (page, errors):
+        moved(page, SMALL)
+        page.click("text=where it shows")
+        expect(page, rows(SMALL))
+        page.check(".s2dm-unfold")
+        page.check(".s2dm-walk")
+        found = accessibility(page)
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build" / "accessibility.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
+        for name, value in {"skip": 49, "τ": 0.99, "steps": 5, "frame": 3, "time, %": 100, "from seed": 0}.items():
+            assert any(line.startswith(f'spinbutton "{name}" {value}') for line in found), name
+        assert not any(line.startswith("slider") for line in found), "a slider has no name; its box serves"
+        assert 'radio "skip 49, τ 0.99"  checked' in found and sum(line.startswith("radio") for line in found) == 49
+        assert 'checkbox "walk from end to end"  checked' in found and 'checkbox "blink L₀ / S²-DM"' in found
+        controls = [line for line in found if re.match(r"(button|spinbutton|combobox|textbox|radio|slider|checkbox|image|img)", line)]
+        assert all(re.match(r'\w+ "[^"]*\w', line) for line in controls), [line for line in controls if not re.match(r'\w+ "[^"]*\w', line)]
+        names = [line.split('"')[1] for line in controls if not line.startswith(("radio", "image"))]
+        assert len(set(names)) == len(names), f"two controls share a name: {sorted(names)}"
+        assert not errors
 
 
 def fits(page) -> None:
@@ -257,10 +280,10 @@ def fits(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), "it is wider than the window"
 
 
-def test_the_page_of_its_own_at_three_widths(chromium, own_page):
+def test_the_page_of_its_own_at_three_widths(chromium, voila):
     """With the shipped CIFAR-10 network; screenshots go to build/."""
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    errors = open_explorer(page, "voila", f"{own_page}?skip=49&tau=0.99&frames=8&steps=8")
+    errors = open_explorer(page, f"{voila.url}latent_explorer.ipynb?skip=49&tau=0.99&frames=8&steps=8")
     expect(page, rows(Setting(steps=8)))
     until(page, "getComputedStyle(document.querySelector('.s2dm')).getPropertyValue('--map').length > 99")
     (ROOT / "build").mkdir(exist_ok=True)

@@ -19,14 +19,13 @@ import torch
 from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
-from s2dm_mini import checkpoints, explore, load_pretrained
+from s2dm_mini import checkpoints, explore, load_pretrained, shapes
 from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.explorer import strips
 from s2dm_mini.explorer import widget as e
 from s2dm_mini.explorer.controls import End
-from s2dm_mini.explorer.drawings import WORDS
-from s2dm_mini.explorer.ends import UPLOAD_BYTES, shape_picture, upload
-from s2dm_mini.explorer.pictures import difference, draw, gain_of, row_png
+from s2dm_mini.explorer.ends import UPLOAD_BYTES, upload
+from s2dm_mini.explorer.pictures import WORDS, difference, draw, gain_of, row_png
 from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
 from s2dm_mini.explorer.setting import LIMITS, Setting
 from s2dm_mini.explorer.strips import views
@@ -51,12 +50,11 @@ def click(button: widgets.Button) -> None:
     button._handle_msg({"content": {"data": {"method": "custom", "content": {"event": "click"}}}, "buffers": []})
 
 
-def kind(end: End, name: str) -> None:
-    send(end.kind, index=end.kind.options.index(name))
+def shape_png(seed: int) -> bytes:
+    return row_png(shapes(1, 32, seed=seed).pixels, 1)
 
 
 def choose(end: End, name: str, content: bytes) -> None:
-    kind(end, "own picture")
     send(end.file, value=[{"name": name, "type": "image/png", "size": len(content), "last_modified": 0, "content": content}])
 
 
@@ -140,13 +138,13 @@ def test_every_control_moves_what_it_says(page):
         send(widget, **state)
         now = replace(now, **change)
         shows(page, now)
-    send(page.first.number, value=7)
-    kind(page.second, "a drawn shape")
-    send(page.second.number, value=3)
-    shows(page, replace(now, first=7, second=shape_picture(3)))
+    send(page.first.seed, value=7)
+    choose(page.second, "shape.png", shape_png(3))
+    now = replace(now, first=7, second=upload("shape.png", shape_png(3)))
+    shows(page, now)
     assert page.tau.box.value == 0.9 and page.eta.box.disabled
     click(page.presets[0])
-    shows(page, replace(now, first=7, second=shape_picture(3), skip=9, tau=0.99))
+    shows(page, replace(now, skip=9, tau=0.99))
 
 
 def test_slider_and_box_follow_each_other_and_a_typed_number_stays_as_it_is(page):
@@ -225,33 +223,23 @@ def test_a_sweep_goes_through_every_tau_and_ends_where_it_began(page, monkeypatc
     assert page.wait() and seen == [*TAUS, *TAUS[-2::-1]] and page.sweep.description == "sweep τ"
     monkeypatch.setattr(e, "SWEEP_SECONDS", 60)
     click(page.sweep)
-    assert page.sweep.description == "stop: sweep τ"
+    assert page.sweep.description == "stop the sweep"
     click(page.sweep)
     assert page.wait() and page.sweep.description == "sweep τ"
-
-
-def test_walking_and_blinking_send_nothing_but_a_class(page):
-    before = page._l0.value, page._s2dm.value, page._place.value
-    click(page.walk)
-    assert "s2dm-walking" in page._dom_classes and page.walk.description == "stop: walk from end to end"
-    click(page.blink)
-    click(page.walk)
-    assert "s2dm-walking" not in page._dom_classes and "s2dm-blinking" in page._dom_classes
-    assert before == (page._l0.value, page._s2dm.value, page._place.value)
 
 
 def test_parts_can_be_hidden_and_cards_set_the_controls(networks):
     story = [("Where is the change?", {}), ("And at τ = 1?", {"tau": 1.0}), ("And at skip 9?", {"skip": 9, "tau": 0.9, "first": 5})]
     page = explore(hide=["map", "toy", "more"], story=story, family=SMALL.family, frames=3, steps=3)
-    shown = tree(page)
-    assert page.map not in shown and page.sampler not in shown and page.skip in shown and page.walk in shown
+    shown = tree(page, hidden=False)
+    assert page.map not in shown and page.sampler not in shown and page.skip in shown and page.sweep in shown
     assert "1 of 3.</b> Where is the change?" in page._card.value and page.back.disabled
     click(page.next)
     shows(page, replace(SMALL, tau=1.0))
     click(page.next)
     assert "3 of 3" in page._card.value and page.next.disabled
     shows(page, replace(SMALL, skip=9, tau=0.9, first=5))
-    assert page.first.number.value == 5
+    assert page.first.seed.value == 5
     click(page.back)
     assert "2 of 3" in page._card.value and page.setting().tau == 1.0
     page.close()
@@ -358,7 +346,7 @@ def test_a_closed_explorer_leaves_no_thread_and_no_widget(networks):
 
 
 def test_an_explorer_at_rest_has_no_thread_and_few_widgets(page):
-    assert not drawing_threads() and len(tree(page)) < 200
+    assert not drawing_threads() and len(tree(page, hidden=False)) < 200
 
 
 def test_a_worker_that_is_killed_half_way_says_so_and_the_next_move_works(page, monkeypatch):
@@ -414,6 +402,11 @@ def test_a_damaged_manifest_is_a_sentence_at_once(networks):
         e.Explorer(SMALL)
 
 
+def test_networks_that_are_not_shipped_are_a_sentence_at_once(networks):
+    with pytest.raises(CheckpointError, match="no shipped network belongs to 'nano, faces'. Known: tiny, shapes."):
+        explore(family="nano, faces")
+
+
 @pytest.mark.parametrize(("name", "content", "words"), [
     ("letter.png", b"Dear Sir,", "no picture"), ("empty.png", b"", "no picture"), ("cut.png", png(400)[:-200], "no picture"),
     ("large.png", bytes(UPLOAD_BYTES + 1), "at most 8 MB"), ("huge.png", png(7_000, "1"), "more than 40,000,000 pixels")],
@@ -424,15 +417,21 @@ def test_an_upload_that_cannot_be_used_is_a_sentence_and_the_last_strip_stays(pa
     send(page.skip.box, value=12)  # the rest of the page goes on with the last good end, and the sentence stays
     shows(page, replace(SMALL, skip=12))
     assert words in alarm(page)
-    choose(page.first, "good.png", shape_picture(5))
-    works_again(page, replace(SMALL, skip=12, first=upload("good.png", shape_picture(5))))
+    choose(page.first, "good.png", shape_png(5))
+    works_again(page, replace(SMALL, skip=12, first=upload("good.png", shape_png(5))))
 
 
-def test_an_own_picture_without_a_file_asks_for_one(page):
-    kind(page.second, "own picture")
-    assert "to: choose a picture file" in alarm(page)
-    kind(page.second, "random noise")
-    works_again(page, replace(SMALL, second=0 if page.second.number.value == 0 else 1))
+def test_a_picture_holds_an_end_until_another_seed_is_typed_and_the_file_button_is_new_then(page):
+    """A seed out of range changes nothing. No state of the page asks for a picture without having one."""
+    choose(page.second, "shape.png", shape_png(5))
+    works_again(page, replace(SMALL, second=upload("shape.png", shape_png(5))))
+    button = page.second.file
+    send(page.second.seed, value=-4)
+    assert "The seed of an end must be an integer in 0..2147483647, not -4" in alarm(page)
+    shows(page, replace(SMALL, second=upload("shape.png", shape_png(5))))
+    send(page.second.seed, value=6)
+    works_again(page, replace(SMALL, second=6))
+    assert page.second.file is not button and button.comm is None
 
 
 def test_a_sampler_that_diverges_is_a_sentence(page, monkeypatch):
@@ -466,12 +465,12 @@ def test_a_full_memory_or_anything_else_is_a_sentence(page, monkeypatch, error, 
 
 # -------------------------------------------------------------------------------- what other front ends need of it
 
-def tree(widget: widgets.Widget) -> list[widgets.Widget]:
-    """The widget and all that hangs on it: children, layouts, styles."""
+def tree(widget: widgets.Widget, hidden: bool = True) -> list[widgets.Widget]:
+    """The widget and all that hangs on it: children, layouts, styles. hidden: those too that the browser leaves out."""
     found, waiting = {}, [widget]
     while waiting:
         it = waiting.pop()
-        if it.model_id not in found:
+        if it.model_id not in found and (hidden or getattr(getattr(it, "layout", None), "display", None) != "none"):
             found[it.model_id] = it
             values = [getattr(it, key) for key in it.keys]
             waiting += [v for value in values for v in (value if isinstance(value, (tuple, list)) else [value])
@@ -527,7 +526,7 @@ def test_a_move_sends_at_most_200_kilobytes(monkeypatch):
     page, sent = e.Explorer(Setting(steps=4)), []
     assert page.wait(300)
     monkeypatch.setattr(widgets.Widget, "_send", lambda self, message, buffers=None: sent.append(len(json.dumps(message))))
-    for widget, state in ((page.skip.box, 74), (page.frame.box, 2), (page.first.number, 5)):
+    for widget, state in ((page.skip.box, 74), (page.frame.box, 2), (page.first.seed, 5)):
         sent.clear()
         send(widget, value=state)
         assert page.wait(300) and 1_000 < sum(sent) <= 200_000, f"{sum(sent):,} bytes"
