@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from s2dm_mini import checkpoints, data, shapes
-from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors
-from s2dm_mini.measure.classifier import ClassifierConfig, train_classifier
+from s2dm_mini.checkpoints import load_model, read_tensors
 from s2dm_mini.series.refresh import refresh
 from s2dm_mini.series.reproduce import ReproductionError, reproduce
 from s2dm_mini.study.evaluate import samples_picture
@@ -87,20 +86,6 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
     networks = [load_model(folder / "model.safetensors") for folder in (cut.out, whole.out)]
     assert [record["steps"] for _, record in networks] == [4, 4]
     assert all(a.equal(b) for a, b in zip(networks[0][0].state_dict().values(), networks[1][0].state_dict().values(), strict=True))
-
-
-def test_a_classifiers_training_goes_on_after_its_last_epoch(tmp_path):
-    images, state = shapes(20, seed=1), tmp_path / "state.safetensors"
-    config = ClassifierConfig(epochs=3, batch=10, noise=0.1, device="cpu")
-    whole = list(train_classifier(config, images, images))
-    for epoch in (1, 2, 3):  # each by a process of its own, as it were
-        record = next(train_classifier(config, images, images, state))
-        assert (record.epoch, record.loss, record.accuracy) == (epoch, whole[epoch - 1].loss, whole[epoch - 1].accuracy)
-    done = next(train_classifier(config, images, images, state))  # nothing is left to do but to hand the network over
-    assert done.epoch == 3 and done.loss == whole[2].loss
-    assert all(a.equal(b) for a, b in zip(done.network.state_dict().values(), whole[2].network.state_dict().values(), strict=True))
-    with pytest.raises(CheckpointError, match="state of a training with other settings or images"):
-        next(train_classifier(replace(config, seed=1), images, images, state))
 
 
 def test_a_stopped_series_goes_on_unless_something_changed(tmp_path, capsys):

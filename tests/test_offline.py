@@ -43,8 +43,6 @@ def environment(folder: Path) -> dict[str, str]:
      "error: Inception's (features need torch-fidelity|weights could not be downloaded)"),
     ("interpolate nano-cifar10-l0 --pairs 2 --real", LACKS_CIFAR),
     ("train --data cifar10 --steps 1", LACKS_CIFAR),
-    ("eigenvalues", LACKS_CIFAR),
-    ("train-classifier", LACKS_CIFAR),
     ("train --data shapes --preset nano --steps 1 --batch 2", "^Trained 1 steps"),
     ("sample tiny-shapes-l0 --n 2 --steps 3", "^2 images, DDIM"),
     ("evaluate nano-cifar10-l0 --samples 8 --steps 3 --table t.csv", "^nano-cifar10-l0, ddim, 3 steps"),

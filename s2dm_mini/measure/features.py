@@ -59,7 +59,7 @@ class ClassifierFeatures:
 
     def __init__(self, path: Path | None = None, device: torch.device | str = "cpu"):
         path = path or pretrained_file(CLASSIFIERS["own"])
-        self.network, self.name, self.hash = load_classifier(path, device)[0], path.stem, sha256(path)[:16]
+        self.network, self.name, self.hash = load_classifier(path, device), path.stem, sha256(path)[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:

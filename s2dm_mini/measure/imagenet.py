@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..checkpoints import sha256
 
-WIDTH = 256
 SIDE = 128  # pixels; pictures are scaled to this size
 
 
@@ -33,12 +32,3 @@ class EfficientNetLite0(nn.Module):
         x = F.interpolate(pixels.float(), (SIDE, SIDE), mode="bicubic").clamp(0, 255)
         x = ((x - 127) / 128).to(memory_format=torch.channels_last)  # as in its training
         return self.network.extract_features(x).mean(dim=(2, 3))
-
-
-def directions_of(x: Tensor, width: int = WIDTH) -> dict[str, Tensor]:
-    """The mean (D,) of features x (N, D), and the `width` directions (D, width) in which they vary most, most first; fp16."""
-    x = x.double()
-    _, vectors = torch.linalg.eigh(torch.cov(x.T))  # ascending
-    vectors = vectors[:, -width:].flip(1)
-    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # one sign on every machine
-    return {"mean": x.mean(0).half(), "directions": vectors.half()}

@@ -73,7 +73,7 @@ def read_reference(path: Path, features) -> Reference:
         made = header["reference"]
         if made["features_sha256"] != features.hash:
             raise CheckpointError(f"{path} holds {made['features']} features of weights {made['features_sha256']}, but these have the hash "
-                                  f"{features.hash}: make it anew with `python -m s2dm_mini train-classifier`.")
+                                  f"{features.hash}: make it anew with `python tests/benchmarks/references.py`.")
         found = Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), tensors["features"].float())
         check_features("features", found.features, like=found.moments.mean)
         return found

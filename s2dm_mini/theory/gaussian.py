@@ -10,31 +10,19 @@ PNDM, DEIS and DPM-Solver++, with L_0 or any shrinkage s_t.
 
 Pictures are not Gaussian and networks are not exact: this predicts measurements and does not replace them.
 """
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..data.images import Images
 from ..denoisers import GaussianDenoiser, Shrunk
 from ..samplers import SAMPLERS, sample
 from ..schedule import NoiseSchedule
 from ..support.checks import check_kind, check_name, check_numbers, check_timesteps
 
-EIGENVALUES = "cifar10-train.eigenvalues"
-
 
 def cifar10_eigenvalues() -> Tensor:
-    """Eigenvalues of the covariance of CIFAR-10's 50,000 training images, pixels in −1..1: (3072,) float64, falling."""
-    return checkpoints.read_tensors(checkpoints.pretrained_file(EIGENVALUES))[0]["eigenvalues"].double()
-
-
-def save_eigenvalues(path: Path | str, images: Images) -> Tensor:
-    """Compute the eigenvalues of a data set, write them to `path`, and return them: (C·H·W,) float64, falling."""
-    values = GaussianDenoiser.fit(images.pixels, NoiseSchedule.linear()).eigenvalues.flip(0)
-    checkpoints.write_tensors(path, {"eigenvalues": values.float()}, {"eigenvalues": {"data": images.name, "n": len(images)}})
-    return values
+    """Eigenvalues of the covariance of CIFAR-10's 50,000 training images, pixels in −1..1: (3072,) float64, falling. Shipped."""
+    return checkpoints.read_tensors(checkpoints.pretrained_file("cifar10-train.eigenvalues"))[0]["eigenvalues"].double()
 
 
 def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform",

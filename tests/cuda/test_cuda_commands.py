@@ -14,7 +14,7 @@ from s2dm_mini import TrainConfig, shapes, train
 from s2dm_mini import __main__ as commands
 from s2dm_mini.data.images import Images
 from s2dm_mini.measure import references
-from s2dm_mini.study import classes, classifier, interpolations, plan
+from s2dm_mini.study import classes, interpolations, plan
 from s2dm_mini.study.tables import read_rows
 
 SMALL_TRAINING = "--data shapes --preset tiny --batch 8 --steps 2 --log-every 1 --device cuda --out {out}"
@@ -31,10 +31,8 @@ LINES = {
     "zoo": ["--size quick --out {out} --device cuda --table {out}/rows.csv"],
     "interpolate": ["nano-cifar10-l0 --real --pairs 20 --frames 3 --steps 2 --device cuda --table {out}/rows.csv"],
     "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
-    "train-classifier": ["--epochs 1 --batch 50 --device cuda --out {out}"],
 }
 ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "report": "no device",
-             "eigenvalues": "no device",
              "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py", "notebooks": "no device",
              "lab": "no device", "explore": "no device"}
 
@@ -48,8 +46,7 @@ def small_plans(monkeypatch, tmp_path):
     """CIFAR-10 in miniature, for its commands, and a zoo of one member."""
     drawn = shapes(300, 32)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
-    for module in (interpolations, classifier):
-        monkeypatch.setattr(module, "cifar10", lambda split: ten)
+    monkeypatch.setattr(interpolations, "cifar10", lambda split: ten)
     for module in (references, classes):
         monkeypatch.setattr(module, "load_data", lambda name, size: shapes(100, size))
     monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))

@@ -9,7 +9,6 @@ from s2dm_mini import shapes
 from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.data import to_unit_range
 from s2dm_mini.measure.features import InceptionFeatures, open_features
-from s2dm_mini.measure.imagenet import directions_of
 
 
 class Plain(nn.Module):
@@ -144,17 +143,6 @@ def test_pictures_of_another_size_are_scaled(classifier_features):
 def test_anything_but_pictures_is_refused(classifier_features, pixels):
     with pytest.raises(ValueError, match=r"pixels must be a uint8 tensor \(N, 3, H, W\), not empty, not torch"):
         classifier_features(pixels)
-
-
-def test_directions_are_those_of_most_variance():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(500, 6, generator=generator) * torch.tensor([1.0, 9, 2, 0.1, 5, 1]) + 7
-    found = directions_of(x, width=2)
-    assert found["directions"].abs().argmax(0).tolist() == [1, 4], "the two widest columns, the widest first"
-    v = found["directions"].float()
-    assert (v.T @ v - torch.eye(2)).abs().max() < 0.01
-    assert (v.gather(0, v.abs().argmax(0, keepdim=True)) > 0).all(), "no sign is left open"
-    assert found["mean"].float() == pytest.approx(x.mean(0), abs=0.01)
 
 
 def test_imagenets_features_do_not_depend_on_the_batch_and_see_slight_noise():

@@ -256,7 +256,7 @@ def test_a_shipped_reference_must_be_of_these_features(zoo):
     assert reference("shapes16", features).moments.n == 20
     other = Averages()
     other.hash = "another"
-    with pytest.raises(CheckpointError, match="averages features of weights 0123456789abcdef.*another.*train-classifier"):
+    with pytest.raises(CheckpointError, match="averages features of weights 0123456789abcdef.*another.*references.py"):
         reference("shapes16", other)
 
 

@@ -414,7 +414,6 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
              ("evaluate", net, "--samples", 10**5, *device, "--table", folder / "t.csv"),
              ("interpolate", net, "--against", net, "--pairs", 10**4, *device, "--table", folder / "t.csv"),
              ("reproduce", "--only", "01", "--out", folder / "reproduction"), ("refresh", folder / "00_story.ipynb"),
-             ("train-classifier", "--batch", 100, "--epochs", 10**5, *device, "--out", folder / "classifier"),
              ("ledger", "train", "--size", "quick", "--out", folder / "ledger", *device),
              ("predict", "--size", "full", "--table", folder / "p.csv")]
     for number, arguments in [(number, a) for number in (signal.SIGINT, signal.SIGTERM) for a in asked][:faults]:
