@@ -36,7 +36,6 @@ def run(monkeypatch, *words: str) -> None:
     ("tune a-net --against s2dm50 b1.017 --held-out 3", {"checkpoint": "a-net", "against": ("s2dm50", "b1.017"), "held_out": 3}),
     ("ledger sample --setting s2dm10 --seed 2 --steps 5 10 --size cpu",
      {"stage": "sample", "group": Group("s2dm10", 2, steps=(5, 10)), "size": "cpu"}),
-    ("zoo --size cpu --ship", {"size": "cpu", "ship": True, "only": ()}),
     ("reproduce --only 01 02 --set seed=1", {"only": ("01", "02"), "set": ("seed=1",)}),
     ("notebooks here", {"folder": Path("here")}), ("lab", {"folder": Path("s2dm-mini-course")}), ("explore x", {"folder": Path("x")}),
     ("fetch celeba", {"dataset": "celeba", "folder": None}),

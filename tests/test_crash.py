@@ -18,7 +18,6 @@ from s2dm_mini.series.refresh import refresh
 from s2dm_mini.series.reproduce import ReproductionError, reproduce
 from s2dm_mini.study.evaluate import samples_picture
 from s2dm_mini.study.tables import ResultsError, append_row, read_rows
-from s2dm_mini.study.zoo import build_zoo
 from s2dm_mini.support import files
 from s2dm_mini.support.files import TakenError, WriteError, sole_writer, write_whole
 from s2dm_mini.support.machine import seed_of
@@ -231,10 +230,10 @@ def test_a_training_holds_its_folder_until_it_is_closed(images, tmp_path):
     assert last.step == 4
 
 
-def test_zoo_reproduce_and_refresh_are_refused_where_another_one_is_at_work(tmp_path):
+def test_reproduce_and_refresh_are_refused_where_another_one_is_at_work(tmp_path):
     notebook = tmp_path / "00_story.ipynb"
     crash.write_notebook(notebook, "1")
-    work = {tmp_path / "zoo": lambda: build_zoo("quick", tmp_path), notebook: lambda: refresh(notebook),
+    work = {notebook: lambda: refresh(notebook),
             tmp_path / "out" / "index.html": lambda: reproduce(tmp_path / "out", (), [], tmp_path)}
     for taken, second in work.items():
         with sole_writer(taken), pytest.raises(TakenError, match=f"another process is writing {taken}"):

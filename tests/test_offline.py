@@ -49,7 +49,6 @@ def environment(folder: Path) -> dict[str, str]:
     ("export tiny-shapes-l0 pipeline", "^A pipeline for diffusers: pipeline"),
     ("notebooks course", "^[23]. files laid out in course"),
     ("evaluate-classes nano-cifar10-classes-l0 --samples 20 --steps 2 --table t.csv", LACKS_CIFAR),
-    ("zoo --size cpu --out zoo --table t.csv", LACKS_CIFAR),
     ("ledger train --size cpu --out ledger", LACKS_CIFAR),
     ("ledger train --size dry --out ledger", "^$"),
     ("predict --size quick --table t.csv", "^10 cells predicted"),

@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import fake_cuda
@@ -14,7 +13,7 @@ from s2dm_mini import TrainConfig, shapes, train
 from s2dm_mini import __main__ as commands
 from s2dm_mini.data.images import Images
 from s2dm_mini.measure import references
-from s2dm_mini.study import classes, interpolations, plan
+from s2dm_mini.study import classes, interpolations
 from s2dm_mini.study.tables import read_rows
 
 SMALL_TRAINING = "--data shapes --preset tiny --batch 8 --steps 2 --log-every 1 --device cuda --out {out}"
@@ -28,7 +27,6 @@ LINES = {
     "evaluate-classes": ["tiny-shapes-classes-l0 --samples 8 --steps 2 --device cuda --table {out}/rows.csv"],
     "tune": ["tiny-shapes-l0 --steps 2 --samples 20 --held-out 2 --evaluations 6 --device cuda --table {out}/rows.csv"],
     "ledger": [f"train {LEDGER} --device cuda", f"sample {LEDGER} --device cuda", f"measure {LEDGER}"],
-    "zoo": ["--size quick --out {out} --device cuda --table {out}/rows.csv"],
     "interpolate": ["nano-cifar10-l0 --real --pairs 20 --frames 3 --steps 2 --device cuda --table {out}/rows.csv"],
     "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
 }
@@ -43,16 +41,13 @@ def test_every_command_is_tried():
 
 @pytest.fixture
 def small_plans(monkeypatch, tmp_path):
-    """CIFAR-10 in miniature, for its commands, and a zoo of one member."""
+    """CIFAR-10 in miniature, for its commands."""
     drawn = shapes(300, 32)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
     monkeypatch.setattr(interpolations, "cifar10", lambda split: ten)
     for module in (references, classes):
         monkeypatch.setattr(module, "load_data", lambda name, size: shapes(100, size))
     monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
-    family = plan.ZOO_SIZES["quick"]["tiny-shapes"]
-    family = replace(family, base=replace(family.base, images=64), tune=replace(family.tune, images=64), twins=("l0",), samples=20, steps=2)
-    monkeypatch.setitem(plan.ZOO_SIZES, "quick", {"tiny-shapes": family})
 
 
 @pytest.mark.filterwarnings("ignore")
