@@ -30,8 +30,9 @@ from s2dm_mini.data.points import points, ring_means
 from s2dm_mini.data.shapes import draw_shapes, read_factors
 from s2dm_mini.explorer.ends import read_png, shape_picture, to_png, upload
 from s2dm_mini.explorer.setting import Setting, from_query
-from s2dm_mini.measure import metrics, paths, spectrum
+from s2dm_mini.measure import metrics, paths
 from s2dm_mini.measure.errors import MeanOverPairs, jackknife_error
+from s2dm_mini.measure.features import mean_colours
 from s2dm_mini.samplers import sample, trajectory
 from s2dm_mini.schedule import NoiseSchedule, timesteps
 from s2dm_mini.study import tables
@@ -124,22 +125,17 @@ CASES = {
         "eigenvalues": torch.tensor([0.5, 0.1]), "schedule": SCHEDULE, "sampler": "ddim", "steps": 2, "spacing": "uniform"}),
     "measure.errors.MeanOverPairs.of": Case(MeanOverPairs.of, {"values": FEATURES[:, 0]}),
     "measure.paths.strips": Case(paths.strips, {
-        "denoiser": shrinker, "ends": ENDS, "schedule": SCHEDULE, "frames": 3, "way": "slerp", "sampler": "ddim", "steps": 2,
-        "spacing": "uniform", "pairs_at_once": 1}),
+        "denoiser": shrinker, "ends": ENDS, "schedule": SCHEDULE, "frames": 3, "way": "slerp", "steps": 2,
+        "spacing": "uniform"}),
     "measure.paths.path_measures": Case(paths.path_measures, {"path": PATHS}),
-    "measure.paths.coarse_pixels": Case(paths.coarse_pixels, {"pixels": PIXELS}),
-    "measure.paths.path_features": Case(paths.path_features, {"pixels": PIXELS[None], "features": paths.coarse_pixels}),
     "measure.paths.midpoint_excess": Case(paths.midpoint_excess, {
         "path": PATHS, "distance": metrics.frechet_distance, "groups": 3}),
     "measure.paths.round_trip": Case(paths.round_trip, {
-        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": paths.coarse_pixels, "steps": 2,
+        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": mean_colours, "steps": 2,
         "spacing": "uniform", "refinements": 1}),
     "data.shapes.read_factors": Case(read_factors, {"pixels": PIXELS}),
     "measure.paths.monotonicity": Case(paths.monotonicity, {"values": FEATURES.T, "extent": 0.5}),
     "measure.paths.factor_measures": Case(paths.factor_measures, {"pixels": PIXELS[None]}),
-    "measure.spectrum.ring_powers": Case(spectrum.ring_powers, {"pixels": PIXELS}),
-    "measure.spectrum.power_spectrum": Case(spectrum.power_spectrum, {"pixels": PIXELS}),
-    "measure.spectrum.spectrum_distance": Case(spectrum.spectrum_distance, {"a": FEATURES[:, 0].exp(), "b": FEATURES[:, 1].exp()}),
     "measure.metrics.Moments": Case(metrics.Moments, {"n": 5, "mean": torch.zeros(2).double(), "covariance": torch.eye(2).double()}),
     "measure.metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
     "measure.metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
@@ -237,7 +233,7 @@ REASONS = {
 MODULES = ("guidance",
            "schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
            "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
-           "measure.metrics", "measure.paths", "measure.references", "measure.spectrum",
+           "measure.metrics", "measure.paths", "measure.references",
            "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")
 ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",
@@ -254,7 +250,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
                          "commands"),
          "study.verdicts": "tables that commands wrote", "study.changes": "the same", "study.report": "the same",
          "series.course": "figures and widgets",
-         "series.refresh": "notebooks", "series.reproduce": "notebooks", "series.minutes": "notebooks",
+         "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 
@@ -315,7 +311,6 @@ WRONG = {
     "schedule": ["linear", 20, SCHEDULE.alpha_bar, NoiseSchedule],
     "denoiser": [3, "unet", X, lambda x, t: None, lambda x, t: x[:1, :1], lambda x, t: x.long(), lambda x, t: (x,),
                  lambda x, t: x.flatten()],
-    "features": [3, "classifier", X, lambda *_: None, lambda *_: torch.ones(1), lambda *_: "far"],
     "generator": [3, "seed", X, torch.default_generator.get_state()],
     "object": [3, "x", X, 1j],
 }
@@ -334,7 +329,6 @@ ODD = {
                torch.zeros_like(PIXELS), PIXELS[:1].expand(3, -1, -1, -1)],
     "schedule": [NoiseSchedule.linear(2, 0.1, 0.9), *map(NoiseSchedule, ([0.5, 1e-9], [0.5, 1e-300], [1 - 1e-15, 1e-9]))],
     "denoiser": [lambda x, t: torch.zeros_like(x), lambda x, t: x.double(), lambda x, t: 1e15 * x, lambda x, t: x.half()],
-    "features": [],
     "generator": [[], [torch.Generator()], [torch.Generator() for _ in range(3)], torch.Generator(), [3, 4, 5]],
     "object": [{}, [], (), (0,), ("a",), {"shape": 3}, FACTORS | {"hue": X}, [{"a": "1"}, {}]],
 }

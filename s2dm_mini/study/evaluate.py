@@ -95,8 +95,8 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         samples: number of images; with few, distances come out too large
         seed: of the starting noise, which is the same for every checkpoint
         features: own and plain (this package's CIFAR-10 classifiers), efficientnet-lite0 (ImageNet's), pixels and spectrum (no network),
-            inception (FID, as in the literature; downloads), or a TorchScript file of Inception; by default all for CIFAR-10 that
-            work offline, and pixels, spectrum and, but for faces, own for other data
+            inception (FID, as in the literature; downloads); by default all for CIFAR-10 that work offline, and pixels, spectrum
+            and, but for faces, own for other data
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
 

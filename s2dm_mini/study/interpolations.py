@@ -11,7 +11,7 @@ from ..latents import REFINEMENTS
 from ..measure.draw import starting_noise, watched
 from ..measure.errors import MeanOverPairs, is_clear
 from ..measure.metrics import frechet_distance
-from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_features, path_measures, round_trip, strips
+from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_measures, round_trip, strips
 from ..schedule import NoiseSchedule
 from ..support.machine import stamp
 from . import tables
@@ -30,7 +30,7 @@ def measures(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, features
     Returns ({measure: (P,) or fewer}, the midpoints' excess distance, the strips (P, frames, C, H, W) uint8).
     """
     drawn = strips(denoiser, ends, schedule, frames, way, steps=steps, spacing=spacing)
-    path = path_features(drawn, features)
+    path = features(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])  # (P, F, D)
     found = path_measures(path)
     back = round_trip(denoiser, drawn[:, 0].to(ends.device), schedule, features, steps, spacing)
     found |= {f"round trip, {name}": value for name, value in back.items()}
@@ -57,7 +57,7 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
         steps: number of DDIM steps
         spacing: of the timesteps: uniform, quadratic, trailing, logsnr
         seed: of the noises
-        features: classifier, inception, or a TorchScript file of Inception
+        features: as for `evaluate`, one of them
         real: also encode and redraw as many images of CIFAR-10's test split as there are pairs
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/interpolation.csv

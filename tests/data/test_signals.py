@@ -16,7 +16,7 @@ from s2dm_mini.data import signals
 from s2dm_mini.denoisers import GaussianDenoiser
 from s2dm_mini.plots import signal_grid
 from s2dm_mini.study.evaluate import evaluate, samples_picture
-from s2dm_mini.study.signals import compare_signals, direction_distance, measures, power_spectrum, spectrum_distance, wasserstein
+from s2dm_mini.study.signals import compare_signals, direction_distance, measures, power_spectrum, spectrum_distance
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.training import loop as training
@@ -267,13 +267,6 @@ def test_power_spectrum_by_hand():
     by_hand = (np.abs(np.einsum("ncl,kl->nck", x.numpy(), np.exp(1j * angle))) ** 2).mean((0, 1)) / 10
     np.testing.assert_allclose(power_spectrum(x).numpy(), by_hand, rtol=1e-10)
     assert spectrum_distance(10 * x, x) == pytest.approx(20) and spectrum_distance(x, x) == 0  # ten times as high is 20 dB everywhere
-
-
-def test_wasserstein_by_hand():
-    a, b = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 1.0, 3.0])  # quarters of b moved: ½ of a's 0 and 1 stay, one goes 1 → 3
-    assert wasserstein(a, b) == pytest.approx(0.5) and wasserstein(b, a) == pytest.approx(0.5)
-    x, y = noise(500).double(), 0.3 + 2 * noise(500, seed=2).double()
-    assert wasserstein(x, y) == pytest.approx((x.sort().values - y.sort().values).abs().mean().item())
 
 
 def test_direction_distance_by_hand():
