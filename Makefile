@@ -104,7 +104,7 @@ release: labs build/explorer.html .venv/release.stamp
 
 # The page of the book with the ledger's verdicts, and the same as one file, build/report.html.
 report: .venv/run.stamp
-	$(BIN)/python -m s2dm_mini report --size $(call quoted,$(SIZE))
+	$(BIN)/python notebooks/book/report.py --size $(call quoted,$(SIZE))
 
 slides: .venv/slides.stamp
 	rm -rf build/slides

@@ -13,7 +13,7 @@ from .data.images import DataError, data_folder
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .series.shipped import lay_out, open_explorer, open_lab
-from .study import classes, interpolations, ledger, report, signals, tune, verdicts
+from .study import classes, interpolations, ledger, signals, tune, verdicts
 from .study import evaluate as measuring
 from .study.tables import ResultsError
 from .support.checks import check_name
@@ -88,7 +88,7 @@ def fetch(dataset: str = "cifar10", /, folder: Path | None = None) -> str:
 USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train": train, "train-paper": train_paper,
        "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
        "export": export, "fetch": fetch, "reproduce": reproduce}
-STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts, "report": report.write_report,
+STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts,
          "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
          "refresh": refresh_all}
 COMMANDS = USE | STUDY

@@ -248,7 +248,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          **dict.fromkeys(("interop", "interop.network", "interop.translate", "interop.folders"), "diffusers' own objects"),
          **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo"),
                          "commands"),
-         "study.verdicts": "tables that commands wrote", "study.changes": "the same", "study.report": "the same",
+         "study.verdicts": "tables that commands wrote", "study.changes": "the same",
          "series.course": "figures and widgets",
          "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
