@@ -14,7 +14,7 @@ from ..denoisers import Denoiser
 from ..latents import interpolate, invert
 from ..samplers import sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_finite, check_floating, check_integer, check_number, check_pixels, check_values
+from ..support.checks import check_finite, check_floating, check_integer, check_number, check_pixels, check_values, require
 from .errors import MeanOverPairs, jackknife_error
 
 FeatureMap = Callable[[Tensor], Tensor]
@@ -40,8 +40,7 @@ def path_measures(path: Tensor) -> dict[str, Tensor]:
     unevenness: standard deviation of the steps over their mean; 0 is constant speed
     """
     check_values("path", path, "(P, F, D)")
-    if path.shape[1] < 3:
-        raise ValueError(f"a path must be (P, F, D) with at least 3 frames, not {tuple(path.shape)}.")
+    require(path.shape[1] >= 3, "a path must be (P, F, D) with at least 3 frames", tuple(path.shape))
     step = path.double().diff(dim=1).norm(dim=2)  # (P, F − 1)
     ends = (path[:, -1] - path[:, 0]).double().norm(dim=1)
     tiny = torch.finfo(torch.float32).tiny  # avoids 0/0 where the ends coincide or nothing moves
@@ -59,10 +58,8 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     """
     check_values("path", path, "(P, F, D)")
     groups = check_integer("groups", groups, 2)
-    if path.shape[1] % 2 == 0:
-        raise ValueError(f"a path of {path.shape[1]} frames has none in the middle; take an odd number.")
-    if len(path) < 2 * groups:
-        raise ValueError(f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed.")
+    require(path.shape[1] % 2, f"a path of {path.shape[1]} frames has none in the middle; take an odd number")
+    require(len(path) >= 2 * groups, f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed")
 
     def excess(some: Tensor) -> float:
         halves, middle = (some[0::2], some[1::2]), some.shape[1] // 2
@@ -80,15 +77,13 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
     """
     check_pixels("pixels", pixels)
-    if len(pixels) < 2:
-        raise ValueError("fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1.")
+    require(len(pixels) >= 2, "fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1")
     x_T = (invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements) for some in pixels.split(50))
     back = torch.cat([to_pixels(sample(denoiser, x, schedule, "ddim", steps, spacing)).cpu() for x in x_T])
     pixels = pixels.cpu()
     true, found = features(pixels).double(), features(back).double()
     apart = torch.pdist(true).mean()
-    if not apart > 0:
-        raise ValueError("all these pictures have the same features, so fidelity, relative to their mean distance 0, is undefined.")
+    require(apart > 0, "all these pictures have the same features, so fidelity, relative to their mean distance 0, is undefined")
     return {"grey levels": (back.float() - pixels.float()).square().flatten(1).mean(1).sqrt(),
             "fidelity": (found - true).norm(dim=1) / apart}
 
@@ -112,8 +107,7 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
     A random walk has about 1/√(F−1).
     """
     check_values("values", values, "(P, F)")
-    if not check_number("extent", extent) > 0:
-        raise ValueError(f"extent must be above 0, not {extent}.")
+    require(check_number("extent", extent) > 0, "extent must be above 0", extent)
     step = values.double().diff(dim=1)  # (P, F − 1)
     if circular:
         step = (step + extent / 2) % extent - extent / 2

@@ -159,13 +159,10 @@ LEDGER_SIZES = {
     "quick": Experiment(_TINY_SHORT, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
     "cpu": Experiment(fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600), (
-        Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
-        Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
-        Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
-        Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(("s2dm2",), steps=(50,)),
-        Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
-        Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
-        Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)))),
+        Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50)), Part(("l0",), steps=(5, 10, 20, 50), scales=_CLOSED),
+        Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(_CONTROLS, steps=(10,)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
+        Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)),
+        Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)))),
     # A CPU, some nights: networks trained from nothing, the paper's experiment at this size. The most telling rows come first.
     "scratch": Experiment(_SCRATCH, (
         *(Part(_MAIN, steps=(5, 10, 20, 50), spacing=grid, sampling_seeds=(0, 1)) for grid in _GRIDS),

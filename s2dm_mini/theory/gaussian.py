@@ -17,7 +17,7 @@ from .. import checkpoints
 from ..denoisers import GaussianDenoiser, Shrunk
 from ..samplers import SAMPLERS, sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_kind, check_name, check_numbers, check_timesteps
+from ..support.checks import check_kind, check_name, check_numbers, check_timesteps, require
 
 
 def cifar10_eigenvalues() -> Tensor:
@@ -33,8 +33,7 @@ def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
     that adds noise.
     """
     v = check_numbers("eigenvalues", eigenvalues, low=0)
-    if v.ndim != 1 or not len(v):
-        raise ValueError(f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}.")
+    require(v.ndim == 1 and len(v), f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}")
     check_deterministic(sampler)
     denoiser = Shrunk(GaussianDenoiser(torch.zeros_like(v), v, schedule), scale)
     x_T = torch.ones(1, len(v), dtype=torch.float64)  # one standard deviation of x_T in each direction
@@ -73,11 +72,10 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
     """
     check_kind("schedule", schedule, NoiseSchedule)
     v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
-    if tuple(scale.shape) not in ((), (schedule.T,)):
-        raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
+    require(scale.shape in ((), (schedule.T,)),
+            f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}")
     check_timesteps(grid, schedule.T, whole=True, name="grid")
-    if not len(grid) or not bool((grid.diff() < 0).all()):
-        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps returns them.")
+    require(len(grid) and (grid.diff() < 0).all(), "grid must hold timesteps that fall strictly, as schedule.timesteps returns them")
     t = grid.cpu().long()
     now = schedule.alpha_bar.cpu()[t]  # ᾱ_t, (S,)
     then = torch.cat([now[1:], torch.ones(1)])  # ᾱ_s; 1 at the clean end
@@ -89,5 +87,4 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
 def check_deterministic(sampler: str) -> None:
     """Raise ValueError for an unknown sampler and for one that adds noise."""
     check_name("sampler", sampler, SAMPLERS)
-    if not SAMPLERS[sampler].deterministic:
-        raise ValueError(f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim.")
+    require(SAMPLERS[sampler].deterministic, f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim")
