@@ -13,7 +13,7 @@ from .data.images import DataError, data_folder
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .series.shipped import lay_out, open_explorer, open_lab
-from .study import classes, interpolations, ledger, signals, tune, verdicts
+from .study import classes, interpolations, ledger, tune, verdicts
 from .study import evaluate as measuring
 from .study.tables import ResultsError
 from .support.checks import check_name
@@ -89,12 +89,12 @@ USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train":
        "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
        "export": export, "fetch": fetch, "reproduce": reproduce}
 STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts,
-         "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
+         "interpolate": interpolations.compare_interpolations,
          "refresh": refresh_all}
 COMMANDS = USE | STUDY
 # The text printed for what a command returns, where that is not a text.
 SAYS = {"evaluate": measuring.sentences, "evaluate-classes": classes.sentences, "tune": tune.sentences, "reproduce": "All done: {}".format,
-        "interpolate": interpolations.sentences, "compare-signals": signals.sentences,
+        "interpolate": interpolations.sentences,
         "predict": lambda cells: f"{len(cells)} cells predicted"}
 # The text after Ctrl-C: what is kept and how to go on. Other commands write everything at their end.
 KEPT = {**dict.fromkeys(("train", "train-paper"), "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from s2dm_mini import __main__ as commands
-from s2dm_mini.study import classes, evaluate, interpolations, ledger, signals, tune
+from s2dm_mini.study import classes, evaluate, interpolations, ledger, tune
 from s2dm_mini.study.plan import Group
 from s2dm_mini.study.tables import RESULTS, read_rows
 from s2dm_mini.training.config import PAPER
@@ -121,7 +121,7 @@ def test_tune_says_how_to_use_the_line_it_found():
 
 
 @pytest.mark.parametrize(("module", "table", "said"), [
-    (evaluate, "evaluations", "network evaluations an image"), (classes, "conditional", "right "), (signals, "signals", "spectrum ")])
+    (evaluate, "evaluations", "network evaluations an image"), (classes, "conditional", "right ")])
 def test_rows_are_told_in_words(module, table, said):
     rows = [numbers(row) | {"nfe": 10, "steps": 10, "samples": 100} for row in read_rows(RESULTS / f"{table}.csv")]
     assert said in module.sentences(rows)

@@ -54,7 +54,6 @@ def environment(folder: Path) -> dict[str, str]:
     ("predict --size quick --table t.csv", "^10 cells predicted"),
     ("verdicts --size cpu --table t.csv", "^# What data.results.t.csv comes to"),
     ("tune nano-cifar10-l0 --samples 8 --steps 2 --evaluations 6 --held-out 2 --table t.csv", "^ddim, 2 steps"),
-    ("compare-signals --images 8 --samples 4 --steps 2 --table t.csv", "^l0, trained,  2 steps"),
     ("refresh tiny.ipynb", "^tiny.ipynb: "),
     ("reproduce --only 03c", r"^\[1/1\] 03c_appendix_pac_bayes: done"),
 ])

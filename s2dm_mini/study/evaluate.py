@@ -106,8 +106,8 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         are too few.
     """
     bench = Bench(checkpoint, device)
-    require(bench.config.dimensions == 2, f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
-                                          f"`python -m s2dm_mini compare-signals` measures signals")
+    require(bench.config.dimensions == 2,
+            f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; notebook 11 measures signals")
     judges = bench.judges(features or bench.usual_features)
     pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
     return [tables.add("evaluations", {**bench.facts, **drawn, **judge.row(pixels)}, table) for judge in judges]

@@ -56,16 +56,13 @@ BASES = {
                                log_every=20, images=30_000),
     "nano-cifar10": TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32",
                                 shards=2, log_every=25, images=400_000),
-    "wave-waves": TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998,
-                              precision="fp32", log_every=50, images=51_200),
     "compact-cifar10": TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50,
                                    minutes=10),
 }
 
 
-def fine_tuning(family: str, **changes) -> TrainConfig:
-    """A family's fine-tuning: 0.4 of its learning rate, 100 steps of warm-up, no budget, unless `changes` say otherwise."""
-    base = BASES[family]
+def fine_tuning(base: TrainConfig, **changes) -> TrainConfig:
+    """The fine-tuning after a training: 0.4 of its learning rate, 100 steps of warm-up, no budget, unless `changes` say otherwise."""
     return replace(base, **{"learning_rate": 0.4 * base.learning_rate, "warmup": 100, "images": None, "minutes": None, **changes})
 
 
@@ -148,7 +145,8 @@ class Experiment:
 
 _MAIN, _CLOSED, _GRIDS = ("l0", "s2dm10", "s2dm50"), ("s2dm10", "s2dm50"), ("uniform", "quadratic")
 _CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
-_TINY_SHORT = fine_tuning("tiny-shapes", start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
+_TINY_SHORT = fine_tuning(BASES["tiny-shapes"], start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
+_CPU = fine_tuning(BASES["nano-cifar10"], start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600)
 _SCRATCH = replace(BASES["nano-cifar10"], batch=32, shards=1, learning_rate=1e-3, warmup=500, annealing="cosine", beta2=0.99,
                    precision="bf16", images=150_000)
 LEDGER_SIZES = {
@@ -158,7 +156,7 @@ LEDGER_SIZES = {
     # A CPU, a minute or two; for a lesson.
     "quick": Experiment(_TINY_SHORT, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
-    "cpu": Experiment(fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600), (
+    "cpu": Experiment(_CPU, (
         Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50)), Part(("l0",), steps=(5, 10, 20, 50), scales=_CLOSED),
         Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(_CONTROLS, steps=(10,)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
         Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)),
@@ -170,7 +168,7 @@ LEDGER_SIZES = {
         *(Part(("l0",), steps=(10, 20), scales=_CLOSED, spacing=grid) for grid in _GRIDS),
         *(Part(_MAIN, steps=(100, 200), spacing=grid, seeds=(0,)) for grid in _GRIDS)), features=OFFLINE),
     # One GPU.
-    "full": Experiment(fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
+    "full": Experiment(fine_tuning(BASES["compact-cifar10"], start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
         Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50, 100)),
         Part(("l0",), tuple(FAMILIES), (5, 10, 20, 50, 100), PAPER),
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),

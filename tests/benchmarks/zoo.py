@@ -31,27 +31,27 @@ class Family:
     steps: int = 20  # of DDIM on the quadratic grid
 
 
-NANO, WAVE, COMPACT = BASES["nano-cifar10"], BASES["wave-waves"], BASES["compact-cifar10"]
+TINY, NANO, COMPACT = BASES["tiny-shapes"], BASES["nano-cifar10"], BASES["compact-cifar10"]
+WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
+                   log_every=50, images=51_200)
+SHAPES = replace(NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1)
+SPIRALS = replace(WAVE, data="spirals", preset="path")
+CLASSES = replace(COMPACT, label_dropout=0.1)  # guidance needs the prediction without a class too
 SIZES = {
     # A CPU, a few minutes.
-    "quick": {"tiny-shapes": Family(BASES["tiny-shapes"], fine_tuning("tiny-shapes", images=4_000), samples=1_000)},
+    "quick": {"tiny-shapes": Family(TINY, fine_tuning(TINY, images=4_000), samples=1_000)},
     # A CPU, some hours. Both bases of `nano` go on from the shipped network: trained from nothing on 30,000 shapes, it draws noise.
     "cpu": {
         "nano-cifar10": Family(replace(NANO, start="nano-cifar10-l0", seed=4, images=206_400),
-                               fine_tuning("nano-cifar10", batch=32, images=24_000)),
-        "nano-shapes": Family(
-            replace(NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1, start="nano-cifar10-l0", images=64_000),
-            fine_tuning("nano-cifar10", data="shapes", batch=32, learning_rate=4e-4, shards=1, images=9_600), twins=("l0",)),
-        "wave-waves": Family(WAVE, fine_tuning("wave-waves", images=19_200), twins=("l0",)),
-        "path-spirals": Family(replace(WAVE, data="spirals", preset="path"),
-                               fine_tuning("wave-waves", data="spirals", preset="path", images=12_800), twins=("l0",)),
+                               fine_tuning(NANO, batch=32, images=24_000)),
+        "nano-shapes": Family(replace(SHAPES, start="nano-cifar10-l0", images=64_000), fine_tuning(SHAPES, images=9_600), twins=("l0",)),
+        "wave-waves": Family(WAVE, fine_tuning(WAVE, images=19_200), twins=("l0",)),
+        "path-spirals": Family(SPIRALS, fine_tuning(SPIRALS, images=12_800), twins=("l0",)),
     },
     # One GPU, three quarters of an hour.
     "full": {
-        "compact-cifar10": Family(COMPACT, fine_tuning("compact-cifar10", minutes=2.5), samples=10_000),
-        "compact-cifar10-classes": Family(replace(COMPACT, label_dropout=0.1),  # guidance needs the prediction without a class too
-                                          fine_tuning("compact-cifar10", label_dropout=0.1, minutes=2.5),
-                                          twins=("l0", "s2dm50"), samples=10_000),
+        "compact-cifar10": Family(COMPACT, fine_tuning(COMPACT, minutes=2.5), samples=10_000),
+        "compact-cifar10-classes": Family(CLASSES, fine_tuning(CLASSES, minutes=2.5), twins=("l0", "s2dm50"), samples=10_000),
     },
 }
 
@@ -87,7 +87,7 @@ def build_zoo(size: str = "quick", out: Path = Path("runs/zoo"), only: tuple[str
 
 
 def show(name: str, path: Path, plan: Family, ship: bool, device: str, table: Path) -> None:
-    """Measure a member, unless the table has it or it makes signals (study.signals measures those), and draw 64 samples of it."""
+    """Measure a member, unless the table has it or it makes signals (compare_signals.py measures those), and draw 64 samples of it."""
     checkpoint, picture = str(path.as_posix()), path.with_name(f"{name}.png")
     if ship:
         add_to_zoo(path, name)

@@ -28,7 +28,6 @@ LINES = {
     "tune": ["tiny-shapes-l0 --steps 2 --samples 20 --held-out 2 --evaluations 6 --device cuda --table {out}/rows.csv"],
     "ledger": [f"train {LEDGER} --device cuda", f"sample {LEDGER} --device cuda", f"measure {LEDGER}"],
     "interpolate": ["nano-cifar10-l0 --real --pairs 20 --frames 3 --steps 2 --device cuda --table {out}/rows.csv"],
-    "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
 }
 ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device",
              "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py", "notebooks": "no device",

@@ -3,7 +3,9 @@ import cmath
 import importlib
 import json
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +18,14 @@ from s2dm_mini.data import signals
 from s2dm_mini.denoisers import GaussianDenoiser
 from s2dm_mini.plots import signal_grid
 from s2dm_mini.study.evaluate import evaluate, samples_picture
-from s2dm_mini.study.signals import compare_signals, direction_distance, measures, power_spectrum, spectrum_distance
+from s2dm_mini.study.signals import direction_distance, power_spectrum, spectrum_distance
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.training import loop as training
 from s2dm_mini.unet import PRESETS, Attention, Downsample, UNet, UNetConfig, Upsample
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from compare_signals import compare_signals, measures
 
 SMALL = UNetConfig(image_size=16, image_channels=1, dimensions=1, channels=(8, 16), blocks_per_level=1, attention_levels=(1,),
                    norm_groups=4, dropout=0.0)
@@ -288,7 +293,7 @@ def test_measures_of_the_data_itself_and_of_spoilt_ones():
 
 
 def test_comparing_writes_a_row_for_each_setting(small, zoo, tmp_path, monkeypatch):
-    monkeypatch.setattr("s2dm_mini.study.signals.signals.waves", lambda n, length=16, seed=0: waves(min(n, 64), 16, seed))
+    monkeypatch.setattr("s2dm_mini.data.signals.waves", lambda n, length=16, seed=0: waves(min(n, 64), 16, seed))
     save_model(tmp_path / "w.safetensors", UNet(SMALL), {"config": {"data": "waves"}})
     add_to_zoo(tmp_path / "w.safetensors", "wave-waves-l0")
     rows = compare_signals(3, ("s2dm50-tau0.9",), images=128, samples=20, steps=(2, 3), device="cpu", table=tmp_path / "t.csv")
@@ -316,7 +321,7 @@ def test_sampling_draws_curves_and_evaluating_says_a_sentence(tmp_path):
     save_model(file, with_random_weights(SMALL), {"config": {"T": 1000, "data": "waves"}, "data": "waves16"})
     said = samples_picture(file, tmp_path / "w.png", n=5, steps=2, device="cpu")
     assert said.startswith("5 signals, DDIM, 2 steps, 2 network evaluations each") and (tmp_path / "w.png").read_bytes()[1:4] == b"PNG"
-    with pytest.raises(ValueError, match="makes signals, and the features .* are of pictures; `python -m s2dm_mini compare-signals`"):
+    with pytest.raises(ValueError, match="makes signals, and the features .* are of pictures; notebook 11 measures signals"):
         evaluate(file, device="cpu", samples=2, table=tmp_path / "t.csv")
 
 
