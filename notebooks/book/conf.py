@@ -19,7 +19,7 @@ from sphinx.transforms import SphinxTransform
 sys.path.insert(0, str(Path(__file__).parent))
 from docstrings import to_rest
 from formulas import to_mathml
-from minutes import notebook_table
+from notebook_table import notebook_table
 from rooms import ROOT, picture
 
 project = "S²-DM, small and readable"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from shipping import ship
 from torch import Tensor
 
 from s2dm_mini import GaussianDenoiser, NoiseSchedule, checkpoints, cifar10
@@ -15,7 +16,6 @@ from s2dm_mini.data.images import Images, fingerprint
 from s2dm_mini.measure.features import OFFLINE, open_features
 from s2dm_mini.measure.imagenet import EfficientNetLite0
 from s2dm_mini.measure.references import KEPT, Reference, write_reference
-from s2dm_mini.study.zoo import ship
 from s2dm_mini.support.progress import bar
 
 DIRECTIONS = "efficientnet-lite0-directions"

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from shipping import add_to_zoo
 
 from s2dm_mini import TrainConfig, checkpoints
 from s2dm_mini.study import tables
 from s2dm_mini.study.evaluate import evaluate, samples_picture
 from s2dm_mini.study.ledger import train_to_end
 from s2dm_mini.study.plan import BASES, PAPER, SETTINGS, fine_tuning
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support.checks import check_name
 
 TWINS = ("l0", *PAPER, "s2dm50-tau0.9")

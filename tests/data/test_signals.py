@@ -3,14 +3,14 @@ import cmath
 import importlib
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compare_signals import compare_signals, measures
+from shipping import add_to_zoo
 
 from s2dm_mini import NoiseSchedule, Shrunk, TrainConfig, sample, shrinkage, train
 from s2dm_mini.checkpoints import load_model, read_tensors, save_model
@@ -20,12 +20,8 @@ from s2dm_mini.plots import signal_grid
 from s2dm_mini.study.evaluate import evaluate, samples_picture
 from s2dm_mini.study.signals import direction_distance, power_spectrum, spectrum_distance
 from s2dm_mini.study.tables import read_rows
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.training import loop as training
 from s2dm_mini.unet import PRESETS, Attention, Downsample, UNet, UNetConfig, Upsample
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from compare_signals import compare_signals, measures
 
 SMALL = UNetConfig(image_size=16, image_channels=1, dimensions=1, channels=(8, 16), blocks_per_level=1, attention_levels=(1,),
                    norm_groups=4, dropout=0.0)

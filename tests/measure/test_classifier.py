@@ -1,22 +1,15 @@
 """The classifiers behind the package's distances: their files, and the script that trains them."""
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+import train_classifier as script
 
 from s2dm_mini import checkpoints, shapes
 from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.data import Images, to_unit_range
 from s2dm_mini.measure.classifier import NETWORKS, PATCH, WhitenedClassifier, load_classifier
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import train_classifier
-    return train_classifier
 
 
 def ten_classes(n, seed=0):
@@ -25,7 +18,7 @@ def ten_classes(n, seed=0):
     return Images("hues", images.pixels, (images.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
 
 
-def test_the_first_layer_whitens_patches(script):
+def test_the_first_layer_whitens_patches():
     x = to_unit_range(shapes(300).pixels)
     x = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))  # no direction without variance
     network = WhitenedClassifier()
@@ -37,7 +30,7 @@ def test_the_first_layer_whitens_patches(script):
     assert torch.allclose(answer[:, d:], -answer[:, :d], atol=1e-4), "each direction once with either sign"
 
 
-def test_pictures_shift_by_whole_pixels_with_mirrored_edges(script):
+def test_pictures_shift_by_whole_pixels_with_mirrored_edges():
     x = to_unit_range(shapes(64).pixels)
     moved = script.random_shift(x, 2, torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="reflect")
@@ -49,9 +42,9 @@ def test_pictures_shift_by_whole_pixels_with_mirrored_edges(script):
     assert len(found) > 15, "all 25 shifts are equally likely"
 
 
-def test_training_learns_repeats_and_writes_network_and_reference(script, tmp_path, monkeypatch, capsys):
+def test_training_learns_repeats_and_writes_network_and_reference(tmp_path, monkeypatch, capsys):
     split = {"train": ten_classes(1_000), "test": ten_classes(400, seed=1)}
-    monkeypatch.setattr(script, "cifar10", split.get)
+    monkeypatch.setattr("cifar10", split.get)
     words = "script --epochs 3 --batch 50 --learning-rate 0.1 --noise 0.05 --device cpu --out"
     monkeypatch.setattr(sys, "argv", [*words.split(), str(tmp_path)])
     script.main()
@@ -84,7 +77,7 @@ def test_both_give_256_features_and_ten_scores(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "at_least"), [("cifar10-classifier", 0.91), ("cifar10-plain", 0.89)])
-def test_a_shipped_classifier_is_as_good_as_its_record_says(name, at_least, real_cifar10, script):
+def test_a_shipped_classifier_is_as_good_as_its_record_says(name, at_least, real_cifar10):
     entry = checkpoints.manifest()[name]
     assert (checkpoints.ZOO / entry["file"]).stat().st_size < 6e6
     test = real_cifar10["test"]

@@ -113,7 +113,7 @@ def test_the_page_moves_without_a_kernel(tmp_path):
 
 def test_the_table_counts_each_notebook_and_eight_carry_sliders(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "notebooks" / "book")
-    from minutes import notebook_table
+    from notebook_table import notebook_table
 
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in notebook_table().splitlines()[2:]]
     assert all(row[5].isdigit() and int(row[1].replace(",", "")) <= 2_000 for row in rows)

@@ -1,10 +1,10 @@
 """The script that makes the zoo, at a size of its own: members differ in their loss alone, and a second start does nothing twice."""
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+import zoo as script
+from zoo import TWINS, Family, build_zoo
 
 from s2dm_mini import checkpoints
 from s2dm_mini.checkpoints import load_model
@@ -12,10 +12,6 @@ from s2dm_mini.study import tables
 from s2dm_mini.study.plan import SETTINGS
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.training.config import TrainConfig
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import zoo as script
-from zoo import TWINS, Family, build_zoo
 
 TINY = TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=8, images=32, log_every=2)
 PLAN = Family(TINY, replace(TINY, images=16), samples=20, steps=2)

@@ -1,9 +1,9 @@
-"""Enter files in the zoo, the networks and references that the package ships. tests/benchmarks/zoo.py trains the networks."""
+"""Enters files in the zoo, the networks and references that the package ships."""
 import json
 from pathlib import Path
 
-from .. import checkpoints
-from ..support.files import sole_writer, write_whole
+from s2dm_mini import checkpoints
+from s2dm_mini.support.files import sole_writer, write_whole
 
 
 def add_to_zoo(path: Path | str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The notebooks for who plans a course, as a Markdown table: `python notebooks/book/minutes.py`."""
+"""The notebooks for who plans a course, as a Markdown table: `python notebooks/book/notebook_table.py`."""
 import re
 from pathlib import Path
 
