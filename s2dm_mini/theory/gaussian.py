@@ -51,17 +51,12 @@ def gaussian_distance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
 
 
 def best_scale(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform") -> float:
-    """The constant λ by which to divide ε (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point.
+    """The constant λ in 0.9..1.3 by which to divide ε (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point."""
+    from scipy.optimize import minimize_scalar
 
-    Three grids of 21 values, the first from 0.9 to 1.3, each later one around the best value so far.
-    """
-    low, high, best = 0.9, 1.3, 1.0
-    for _ in range(3):
-        candidates = torch.linspace(low, high, 21, dtype=torch.float64).tolist()
-        best = min(candidates, key=lambda lam: gaussian_distance(eigenvalues, schedule, sampler, steps, spacing, 1 / lam))
-        width = (high - low) / 20
-        low, high = best - width, best + width
-    return best
+    found = minimize_scalar(lambda lam: gaussian_distance(eigenvalues, schedule, sampler, steps, spacing, 1 / lam),
+                            bounds=(0.9, 1.3), options={"xatol": 1e-4})
+    return round(float(found.x), 4)
 
 
 def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
