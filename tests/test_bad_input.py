@@ -240,7 +240,7 @@ ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "s
          "support.network": "a URL of the package",
          "data.celeba": "an archive, which it checks", "data.signals": "data drawn like shapes; test_signals tries it",
          "theory.optimum": "searches over theory.gaussian",
-         "measure.draw": "sample, many times", "measure.imagenet": "a network from another package", "measure.classifier": "networks",
+         "measure.draw": "sample, many times", "measure.classifier": "networks",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
          "explorer.drawings": "figures", "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from s2dm_mini import GaussianDenoiser, NoiseSchedule, checkpoints, cifar10
 from s2dm_mini.data.images import Images, fingerprint
-from s2dm_mini.measure.features import OFFLINE, open_features
-from s2dm_mini.measure.imagenet import EfficientNetLite0
+from s2dm_mini.measure.features import OFFLINE, EfficientNetLite0, open_features
 from s2dm_mini.measure.references import KEPT, Reference, write_reference
 from s2dm_mini.support.progress import bar
 
