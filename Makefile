@@ -12,6 +12,7 @@
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
 # make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
+# What the repository ships is made by scripts in tests/benchmarks: zoo.py, train_classifier.py, references.py, compare_signals.py.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -1,4 +1,5 @@
 """Every command of the command line, and the benchmarks, with what they compute on the emulated device: that they run, and say so."""
+import math
 import os
 import subprocess
 import sys
@@ -59,6 +60,18 @@ def test_a_command_runs(name, small_plans, monkeypatch, tmp_path, capsys):
     assert torch.ops.fakecuda.launches() - before > 100
     for table in (table for table in tmp_path.glob("*.csv") if read_rows(table)[0]["device"]):
         assert {row["device"] for row in read_rows(table)} == {"an emulated CUDA device"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_scripts_that_train_run(tmp_path):
+    import compare_signals
+    import train_classifier
+
+    before, ten = torch.ops.fakecuda.launches(), shapes(100, 32)
+    rows = compare_signals.compare_signals(images=64, samples=20, steps=(2,), settings=("s2dm10",), device="cuda", table=tmp_path / "t.csv")
+    assert {row["device"] for row in rows} == {"an emulated CUDA device"}
+    [(loss, network)] = train_classifier.train(train_classifier.Config(epochs=1, batch=50, device="cuda"), ten)
+    assert network.head.weight.is_cuda and math.isfinite(loss) and torch.ops.fakecuda.launches() - before > 100
 
 
 def benchmark(monkeypatch, name, *arguments):
