@@ -310,6 +310,7 @@ WRONG = {
     "schedule": ["linear", 20, SCHEDULE.alpha_bar, NoiseSchedule],
     "denoiser": [3, "unet", X, lambda x, t: None, lambda x, t: x[:1, :1], lambda x, t: x.long(), lambda x, t: (x,),
                  lambda x, t: x.flatten()],
+    "features": [3, "classifier", X],
     "generator": [3, "seed", X, torch.default_generator.get_state()],
     "object": [3, "x", X, 1j],
 }
@@ -328,6 +329,7 @@ ODD = {
                torch.zeros_like(PIXELS), PIXELS[:1].expand(3, -1, -1, -1)],
     "schedule": [NoiseSchedule.linear(2, 0.1, 0.9), *map(NoiseSchedule, ([0.5, 1e-9], [0.5, 1e-300], [1 - 1e-15, 1e-9]))],
     "denoiser": [lambda x, t: torch.zeros_like(x), lambda x, t: x.double(), lambda x, t: 1e15 * x, lambda x, t: x.half()],
+    "features": [],
     "generator": [[], [torch.Generator()], [torch.Generator() for _ in range(3)], torch.Generator(), [3, 4, 5]],
     "object": [{}, [], (), (0,), ("a",), {"shape": 3}, FACTORS | {"hue": X}, [{"a": "1"}, {}]],
 }

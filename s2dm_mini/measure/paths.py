@@ -57,6 +57,7 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     over `groups` groups of pairs.
     """
     check_values("path", path, "(P, F, D)")
+    require(callable(distance), "distance must be a function of two sets of features", distance)
     groups = check_integer("groups", groups, 2)
     require(path.shape[1] % 2, f"a path of {path.shape[1]} frames has none in the middle; take an odd number")
     require(len(path) >= 2 * groups, f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed")
@@ -76,6 +77,7 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     grey levels: root mean square difference of the pixels, of 255
     fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
     """
+    require(callable(features), "features must be a function of pixels (N, 3, H, W)", features)
     check_pixels("pixels", pixels)
     require(len(pixels) >= 2, "fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1")
     x_T = (invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements) for some in pixels.split(50))
