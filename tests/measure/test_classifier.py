@@ -44,7 +44,7 @@ def test_pictures_shift_by_whole_pixels_with_mirrored_edges():
 
 def test_training_learns_repeats_and_writes_network_and_reference(tmp_path, monkeypatch, capsys):
     split = {"train": ten_classes(1_000), "test": ten_classes(400, seed=1)}
-    monkeypatch.setattr("cifar10", split.get)
+    monkeypatch.setattr(script, "cifar10", split.get)
     words = "script --epochs 3 --batch 50 --learning-rate 0.1 --noise 0.05 --device cpu --out"
     monkeypatch.setattr(sys, "argv", [*words.split(), str(tmp_path)])
     script.main()
