@@ -12,6 +12,7 @@
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
 # make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
+# What the repository ships is made by scripts in tests/benchmarks: zoo.py, train_classifier.py, references.py, compare_signals.py.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -104,7 +105,7 @@ release: labs build/explorer.html .venv/release.stamp
 
 # The page of the book with the ledger's verdicts, and the same as one file, build/report.html.
 report: .venv/run.stamp
-	$(BIN)/python -m s2dm_mini report --size $(call quoted,$(SIZE))
+	$(BIN)/python notebooks/book/report.py --size $(call quoted,$(SIZE))
 
 slides: .venv/slides.stamp
 	rm -rf build/slides

@@ -8,18 +8,16 @@ import tyro
 
 from .checkpoints import CheckpointError, interop, open_network, schedule_of
 from .data.celeba import celeba
-from .data.cifar10 import cifar10, fetch_cifar10
+from .data.cifar10 import fetch_cifar10
 from .data.images import DataError, data_folder
 from .series.refresh import RefreshError, refresh_all
 from .series.reproduce import ReproductionError, reproduce
 from .series.shipped import lay_out, open_explorer, open_lab
-from .study import classes, interpolations, ledger, report, signals, tune, verdicts, zoo
+from .study import classes, interpolations, ledger, tune, verdicts
 from .study import evaluate as measuring
-from .study.classifier import train_classifier
 from .study.tables import ResultsError
 from .support.checks import check_name
 from .support.progress import set_up_terminal
-from .theory.gaussian import save_eigenvalues
 from .training.config import PAPER, TrainConfig
 from .training.setup import TrainingError, is_first_process
 from .training.watched import train_with_bar
@@ -84,31 +82,20 @@ def fetch(dataset: str = "cifar10", /, folder: Path | None = None) -> str:
     return f"CelebA is in {folder or data_folder()}, {len(celeba(folder=folder)):,} training images"
 
 
-def eigenvalues(out: Path = Path("runs/cifar10-train.eigenvalues.safetensors")) -> str:
-    """Compute the eigenvalues of the covariance of CIFAR-10's training images, for predictions; a copy is shipped.
-
-    Args:
-        out: the file to write
-    """
-    values = save_eigenvalues(out, cifar10("train"))
-    return f"{len(values):,} eigenvalues from {values[0]:.1f} down, their sum {values.sum():.1f}: {out}"
-
-
 USE = {"notebooks": lay_out, "lab": open_lab, "explore": open_explorer, "train": train, "train-paper": train_paper,
        "sample": measuring.samples_picture, "evaluate": measuring.evaluate, "evaluate-classes": classes.evaluate_classes, "tune": tune.tune,
        "export": export, "fetch": fetch, "reproduce": reproduce}
-STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts, "report": report.write_report,
-         "zoo": zoo.build_zoo,
-         "interpolate": interpolations.compare_interpolations, "compare-signals": signals.compare_signals,
-         "train-classifier": train_classifier, "eigenvalues": eigenvalues, "refresh": refresh_all}
+STUDY = {"ledger": ledger.run_stage, "predict": ledger.predict, "verdicts": verdicts.write_verdicts,
+         "interpolate": interpolations.compare_interpolations,
+         "refresh": refresh_all}
 COMMANDS = USE | STUDY
 # The text printed for what a command returns, where that is not a text.
 SAYS = {"evaluate": measuring.sentences, "evaluate-classes": classes.sentences, "tune": tune.sentences, "reproduce": "All done: {}".format,
-        "interpolate": interpolations.sentences, "compare-signals": signals.sentences, "zoo": "All done, in {}.".format,
+        "interpolate": interpolations.sentences,
         "predict": lambda cells: f"{len(cells)} cells predicted"}
 # The text after Ctrl-C: what is kept and how to go on. Other commands write everything at their end.
 KEPT = {**dict.fromkeys(("train", "train-paper"), "the last checkpoint in --out, if there is one yet, is kept; --resume goes on from it."),
-        **dict.fromkeys(("zoo", "ledger", "reproduce", "fetch", "train-classifier", "notebooks", "lab", "explore"),
+        **dict.fromkeys(("ledger", "reproduce", "fetch", "notebooks", "lab", "explore"),
                         "what was finished is kept; the same command goes on."),
         "refresh": "notebooks that were not finished are as they were."}
 

@@ -12,6 +12,8 @@ from s2dm_mini import checkpoints, cifar10
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes and kernels that tests start: beside a second worker's, two threads each crawl
 
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts that tests try, and that fill the zoo
+
 UNPACK = Path(__file__).resolve().parents[2] / "shared" / "tools" / "unpack_cifar10.py"
 
 

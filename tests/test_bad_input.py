@@ -31,9 +31,9 @@ from s2dm_mini.data.shapes import read_factors
 from s2dm_mini.explorer.ends import read_png, upload
 from s2dm_mini.explorer.pictures import row_png
 from s2dm_mini.explorer.setting import Setting, from_query
-from s2dm_mini.measure import metrics, paths, spectrum
-from s2dm_mini.measure.classifier import ClassifierConfig
+from s2dm_mini.measure import metrics, paths
 from s2dm_mini.measure.errors import MeanOverPairs, jackknife_error
+from s2dm_mini.measure.features import mean_colours
 from s2dm_mini.samplers import sample, trajectory
 from s2dm_mini.schedule import NoiseSchedule, timesteps
 from s2dm_mini.study import tables
@@ -126,22 +126,17 @@ CASES = {
         "eigenvalues": torch.tensor([0.5, 0.1]), "schedule": SCHEDULE, "sampler": "ddim", "steps": 2, "spacing": "uniform"}),
     "measure.errors.MeanOverPairs.of": Case(MeanOverPairs.of, {"values": FEATURES[:, 0]}),
     "measure.paths.strips": Case(paths.strips, {
-        "denoiser": shrinker, "ends": ENDS, "schedule": SCHEDULE, "frames": 3, "way": "slerp", "sampler": "ddim", "steps": 2,
-        "spacing": "uniform", "pairs_at_once": 1}),
+        "denoiser": shrinker, "ends": ENDS, "schedule": SCHEDULE, "frames": 3, "way": "slerp", "steps": 2,
+        "spacing": "uniform"}),
     "measure.paths.path_measures": Case(paths.path_measures, {"path": PATHS}),
-    "measure.paths.coarse_pixels": Case(paths.coarse_pixels, {"pixels": PIXELS}),
-    "measure.paths.path_features": Case(paths.path_features, {"pixels": PIXELS[None], "features": paths.coarse_pixels}),
     "measure.paths.midpoint_excess": Case(paths.midpoint_excess, {
         "path": PATHS, "distance": metrics.frechet_distance, "groups": 3}),
     "measure.paths.round_trip": Case(paths.round_trip, {
-        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": paths.coarse_pixels, "steps": 2,
+        "denoiser": IMAGES, "pixels": PIXELS, "schedule": SCHEDULE, "features": mean_colours, "steps": 2,
         "spacing": "uniform", "refinements": 1}),
     "data.shapes.read_factors": Case(read_factors, {"pixels": PIXELS}),
     "measure.paths.monotonicity": Case(paths.monotonicity, {"values": FEATURES.T, "extent": 0.5}),
     "measure.paths.factor_measures": Case(paths.factor_measures, {"pixels": PIXELS[None]}),
-    "measure.spectrum.ring_powers": Case(spectrum.ring_powers, {"pixels": PIXELS}),
-    "measure.spectrum.power_spectrum": Case(spectrum.power_spectrum, {"pixels": PIXELS}),
-    "measure.spectrum.spectrum_distance": Case(spectrum.spectrum_distance, {"a": FEATURES[:, 0].exp(), "b": FEATURES[:, 1].exp()}),
     "measure.metrics.Moments": Case(metrics.Moments, {"n": 5, "mean": torch.zeros(2).double(), "covariance": torch.eye(2).double()}),
     "measure.metrics.Moments.of": Case(metrics.Moments.of, {"x": FEATURES}),
     "measure.metrics.frechet_distance": Case(metrics.frechet_distance, {"a": FEATURES, "b": FEATURES + 1}),
@@ -174,9 +169,6 @@ CASES = {
         "dropout": 0.1}),
     "unet.UNet": Case(unet.UNet, {"config": NETWORK}),
     "unet.UNet.forward": Case(unet.UNet(NETWORK).forward, {"x": torch.zeros(3, 3, 4, 4), "t": T}, ("x", "t")),
-    "measure.classifier.ClassifierConfig": Case(ClassifierConfig, {
-        "epochs": 1, "batch": 8, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "label_smoothing": 0.1, "shift": 1,
-        "noise": 0.1, "seed": 0, "device": "cpu"}),
     "study.plan.Group": Case(Group, {
         "setting": "l0", "seed": 0, "scale": "s2dm10", "sampler": "ddim", "spacing": "uniform", "steps": (5, 10), "sampling_seed": 0}),
     "theory.scales.scale_of": Case(scale_of, {"scale": "b1.017", "schedule": SCHEDULE}),
@@ -207,15 +199,16 @@ REASONS = {
     **dict.fromkeys(["samplers.Sampler", "data.images.Images", "measure.errors.MeanOverPairs", "measure.references.Reference",
                      "explorer.strips.Row", "explorer.strips.View", "explorer.setting.Trained",
                      "training.loop.TrainRecord", "study.plan.Part", "study.plan.Experiment", "study.plan.Setting",
-                     "study.plan.Family", "study.plan.fine_tuning",
+                     "study.plan.fine_tuning",
                      "theory.scales.Fit"], _RECORD),
     **dict.fromkeys(["data.cifar10.fetch_cifar10", "data.images.data_folder",
                      "measure.references.reference", "measure.references.write_reference",
-                     "measure.references.read_reference", "theory.gaussian.save_eigenvalues", "study.tables.append_row",
+                     "measure.references.read_reference", "study.tables.append_row",
                      "study.tables.read_rows", "study.tables.write_rows", "checkpoints.write_tensors", "checkpoints.read_tensors",
                      "checkpoints.save_model", "checkpoints.load_model", "checkpoints.pretrained_file", "checkpoints.sha256",
                      "checkpoints.schedule_of", "study.ledger.rows_of", "study.ledger.missing",
-                     "study.ledger.table_of", "study.ledger.train_network", "study.ledger.sample_group", "study.ledger.measure_group",
+                     "study.ledger.table_of", "study.ledger.train_network", "study.ledger.train_to_end",
+                     "study.ledger.sample_group", "study.ledger.measure_group",
                      "study.ledger.predict", "study.ledger.run_stage", "study.ledger.cost", "study.tables.add",
                      "training.loop.train", "checkpoints.open_network", "checkpoints.unwrapped",
                      "measure.references.open_reference"], _FILES),
@@ -238,26 +231,23 @@ REASONS = {
 MODULES = ("guidance",
            "schedule", "denoisers", "losses", "unet", "samplers", "latents", "checkpoints", "data", "data.images", "data.cifar10",
            "data.points", "data.shapes", "explorer.setting", "explorer.ends", "explorer.strips", "explorer.plane", "measure.errors",
-           "measure.metrics", "measure.paths", "measure.references", "measure.spectrum",
+           "measure.metrics", "measure.paths", "measure.references",
            "study.plan", "study.tables", "study.ledger", "support.machine",
            "theory.gaussian", "theory.scales", "training.config", "training.loop")
 ABOVE = {"support.checks": "the checks themselves", "support.files": "files", "support.progress": "a bar",
          "support.network": "a URL of the package",
          "data.celeba": "an archive, which it checks", "data.signals": "data drawn like shapes; test_signals tries it",
          "theory.optimum": "searches over theory.gaussian",
-         "measure.draw": "sample, many times", "measure.imagenet": "a network from another package", "measure.residual": "a network",
-         "measure.classifier": "training, like train",
+         "measure.draw": "sample, many times", "measure.classifier": "networks",
          "measure.features": "networks that look at pixels, which they check", "plots": "figures", "explorer.pictures": "figures",
          "explorer.controls": "widgets over explorer.Setting", "explorer.page": "a file of figures",
          "explorer.widget": "widgets over explorer.Setting", "training.run": "files",
          "training.setup": "the arguments of train", "training.recorded": "called by train alone", "training.watched": "a bar around train",
          **dict.fromkeys(("interop", "interop.network", "interop.folders"), "diffusers' own objects"),
-         **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune", "study.zoo",
-                         "study.classifier"),
-                         "commands"),
-         "study.verdicts": "tables that commands wrote", "study.changes": "the same", "study.report": "the same",
+         **dict.fromkeys(("study.evaluate", "study.classes", "study.interpolations", "study.signals", "study.tune"), "commands"),
+         "study.verdicts": "tables that commands wrote", "study.changes": "the same",
          "series.course": "figures and widgets",
-         "series.refresh": "notebooks", "series.reproduce": "notebooks", "series.minutes": "notebooks",
+         "series.refresh": "notebooks", "series.reproduce": "notebooks",
          "series.shipped": "commands", "__main__": "commands, whose options tyro checks"}
 PACKAGES = {"explorer", "measure", "series", "study", "support", "theory", "training"}  # which hold nothing themselves
 
@@ -280,7 +270,7 @@ def public_names() -> set[str]:
 def test_every_public_function_is_tried_or_has_a_reason_not_to_be():
     parts = {name for name in public_names() if name.rpartition(".")[0] in REASONS}
     assert public_names() - parts - CASES.keys() - REASONS.keys() == set(), "give these a case or a reason"
-    gone = (CASES.keys() | REASONS.keys()) - public_names() - {"measure.classifier.ClassifierConfig"}
+    gone = (CASES.keys() | REASONS.keys()) - public_names()
     assert gone == set(), "these are gone or not public"
     assert not CASES.keys() & REASONS.keys()
     modules = {module.name.removeprefix("s2dm_mini.") for module in pkgutil.walk_packages(s2dm_mini.__path__, "s2dm_mini.")}
@@ -318,7 +308,7 @@ WRONG = {
     "schedule": ["linear", 20, SCHEDULE.alpha_bar, NoiseSchedule],
     "denoiser": [3, "unet", X, lambda x, t: None, lambda x, t: x[:1, :1], lambda x, t: x.long(), lambda x, t: (x,),
                  lambda x, t: x.flatten()],
-    "features": [3, "classifier", X, lambda *_: None, lambda *_: torch.ones(1), lambda *_: "far"],
+    "features": [3, "classifier", X],
     "generator": [3, "seed", X, torch.default_generator.get_state()],
     "object": [3, "x", X, 1j],
 }

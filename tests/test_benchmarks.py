@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2dm_mini import shapes, train
+from s2dm_mini import checkpoints, shapes, train
+from s2dm_mini.data import to_unit_range
 from s2dm_mini.losses import READINGS
 from s2dm_mini.study.tables import read_rows
 from s2dm_mini.unet import PRESETS, UNet, UNetConfig
@@ -27,6 +28,12 @@ def speed(monkeypatch):
 def levers(speed):
     import levers
     return levers
+
+
+@pytest.fixture
+def references(speed):
+    import references
+    return references
 
 
 def run(monkeypatch, module, *arguments):
@@ -170,3 +177,23 @@ def test_bf16_sampling_compares_each_variant_with_fp32(speed):
     assert exact.startswith("| fp32") and [row.split(" | ")[0].lstrip("| ") for row in rows] == [*bf16_sampling.IN_FP32, "S²-DM^10 in fp32"]
     rms = [float(row.strip("| ").split(" | ")[-1]) for row in rows]
     assert all(0.01 < value < 20 for value in rms) and len(set(rms)) > 3
+
+
+def test_directions_are_those_of_most_variance(references):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 6, generator=generator) * torch.tensor([1.0, 9, 2, 0.1, 5, 1]) + 7
+    found = references.directions_of(x, width=2)
+    assert found["directions"].abs().argmax(0).tolist() == [1, 4], "the two widest columns, the widest first"
+    v = found["directions"].float()
+    assert (v.T @ v - torch.eye(2)).abs().max() < 0.01
+    assert (v.gather(0, v.abs().argmax(0, keepdim=True)) > 0).all(), "no sign is left open"
+    assert found["mean"].float() == pytest.approx(x.mean(0), abs=0.01)
+
+
+def test_eigenvalues_of_a_data_set_are_shipped(references, zoo):
+    images = shapes(200, size=8)
+    references.ship_eigenvalues(images)
+    values = checkpoints.read_tensors(checkpoints.pretrained_file("shapes8.eigenvalues"))[0]["eigenvalues"].double()
+    x = to_unit_range(images.pixels).flatten(1).double()
+    expected = torch.linalg.svdvals(x - x.mean(0)).square() / 199  # 192 values: as many as pixels
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-10)

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from shipping import add_to_zoo
 
 from s2dm_mini import checkpoints
 from s2dm_mini.checkpoints import CheckpointError, load_model, load_pretrained, read_tensors, save_model, write_tensors
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support import files
 from s2dm_mini.unet import UNet, UNetConfig
 

@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from s2dm_mini import __main__ as commands
-from s2dm_mini import shapes
-from s2dm_mini.checkpoints import read_tensors
-from s2dm_mini.data import Images
-from s2dm_mini.measure.classifier import ClassifierConfig
-from s2dm_mini.study import classes, classifier, evaluate, interpolations, ledger, signals, tune
+from s2dm_mini.study import classes, evaluate, interpolations, ledger, tune
 from s2dm_mini.study.plan import Group
 from s2dm_mini.study.tables import RESULTS, read_rows
 from s2dm_mini.training.config import PAPER
@@ -40,11 +36,9 @@ def run(monkeypatch, *words: str) -> None:
     ("tune a-net --against s2dm50 b1.017 --held-out 3", {"checkpoint": "a-net", "against": ("s2dm50", "b1.017"), "held_out": 3}),
     ("ledger sample --setting s2dm10 --seed 2 --steps 5 10 --size cpu",
      {"stage": "sample", "group": Group("s2dm10", 2, steps=(5, 10)), "size": "cpu"}),
-    ("zoo --size cpu --ship", {"size": "cpu", "ship": True, "only": ()}),
     ("reproduce --only 01 02 --set seed=1", {"only": ("01", "02"), "set": ("seed=1",)}),
     ("notebooks here", {"folder": Path("here")}), ("lab", {"folder": Path("s2dm-mini-course")}), ("explore x", {"folder": Path("x")}),
     ("fetch celeba", {"dataset": "celeba", "folder": None}),
-    ("train-classifier --epochs 2 --noise 0.1", {"config.epochs": 2, "config.noise": 0.1}),
 ])
 def test_options_reach_the_function(words, wanted, monkeypatch):
     name = words.split()[0]
@@ -127,7 +121,7 @@ def test_tune_says_how_to_use_the_line_it_found():
 
 
 @pytest.mark.parametrize(("module", "table", "said"), [
-    (evaluate, "evaluations", "network evaluations an image"), (classes, "conditional", "right "), (signals, "signals", "spectrum ")])
+    (evaluate, "evaluations", "network evaluations an image"), (classes, "conditional", "right ")])
 def test_rows_are_told_in_words(module, table, said):
     rows = [numbers(row) | {"nfe": 10, "steps": 10, "samples": 100} for row in read_rows(RESULTS / f"{table}.csv")]
     assert said in module.sentences(rows)
@@ -141,25 +135,6 @@ def test_stages_of_the_ledger_are_told_in_words(monkeypatch, tmp_path):
     assert ledger.run_stage("train", Group()) is None
     assert ledger.run_stage("sample", Group(), out=tmp_path) == f"1 sets of samples in {tmp_path}"
     assert ledger.run_stage("measure", Group()) == "l0, seed 1, ddim, 5 steps: Fréchet distance 1.250 in f features"
-
-
-def test_train_classifier_writes_network_and_reference(tmp_path, monkeypatch):
-    drawn = shapes(300)
-    ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
-    monkeypatch.setattr(classifier, "cifar10", lambda split: ten)
-    said = classifier.train_classifier(ClassifierConfig(epochs=1, batch=50, device="cpu"), tmp_path)
-    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"cifar10-classifier.safetensors",
-                                                                     "ten.cifar10-classifier.safetensors"}, "and no state is left"
-    assert "accuracy on the test split" in said
-
-
-def test_eigenvalues_are_those_of_the_images(tmp_path, monkeypatch):
-    images = shapes(400, size=8)
-    monkeypatch.setattr(commands, "cifar10", lambda split: images)
-    assert commands.eigenvalues(tmp_path / "v.safetensors").startswith("192 eigenvalues")
-    values = read_tensors(tmp_path / "v.safetensors")[0]["eigenvalues"]
-    assert (values.diff() <= 0).all() and values.sum().item() == pytest.approx(
-        (images.pixels.double() / 127.5).flatten(1).var(dim=0).sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "nano-cifar10-lo"],

@@ -13,13 +13,11 @@ import pytest
 import torch
 
 from s2dm_mini import checkpoints, data, shapes
-from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors
-from s2dm_mini.measure.classifier import ClassifierConfig, train_classifier
+from s2dm_mini.checkpoints import load_model, read_tensors
 from s2dm_mini.series.refresh import refresh
 from s2dm_mini.series.reproduce import ReproductionError, reproduce
 from s2dm_mini.study.evaluate import samples_picture
 from s2dm_mini.study.tables import ResultsError, append_row, read_rows
-from s2dm_mini.study.zoo import build_zoo
 from s2dm_mini.support import files
 from s2dm_mini.support.files import TakenError, WriteError, sole_writer, write_whole
 from s2dm_mini.support.machine import seed_of
@@ -87,20 +85,6 @@ def test_a_training_killed_between_its_two_files_is_not_taken_for_finished(image
     networks = [load_model(folder / "model.safetensors") for folder in (cut.out, whole.out)]
     assert [record["steps"] for _, record in networks] == [4, 4]
     assert all(a.equal(b) for a, b in zip(networks[0][0].state_dict().values(), networks[1][0].state_dict().values(), strict=True))
-
-
-def test_a_classifiers_training_goes_on_after_its_last_epoch(tmp_path):
-    images, state = shapes(20, seed=1), tmp_path / "state.safetensors"
-    config = ClassifierConfig(epochs=3, batch=10, noise=0.1, device="cpu")
-    whole = list(train_classifier(config, images, images))
-    for epoch in (1, 2, 3):  # each by a process of its own, as it were
-        record = next(train_classifier(config, images, images, state))
-        assert (record.epoch, record.loss, record.accuracy) == (epoch, whole[epoch - 1].loss, whole[epoch - 1].accuracy)
-    done = next(train_classifier(config, images, images, state))  # nothing is left to do but to hand the network over
-    assert done.epoch == 3 and done.loss == whole[2].loss
-    assert all(a.equal(b) for a, b in zip(done.network.state_dict().values(), whole[2].network.state_dict().values(), strict=True))
-    with pytest.raises(CheckpointError, match="state of a training with other settings or images"):
-        next(train_classifier(replace(config, seed=1), images, images, state))
 
 
 def test_a_stopped_series_goes_on_unless_something_changed(tmp_path, capsys):
@@ -246,10 +230,10 @@ def test_a_training_holds_its_folder_until_it_is_closed(images, tmp_path):
     assert last.step == 4
 
 
-def test_zoo_reproduce_and_refresh_are_refused_where_another_one_is_at_work(tmp_path):
+def test_reproduce_and_refresh_are_refused_where_another_one_is_at_work(tmp_path):
     notebook = tmp_path / "00_story.ipynb"
     crash.write_notebook(notebook, "1")
-    work = {tmp_path / "zoo": lambda: build_zoo("quick", tmp_path), notebook: lambda: refresh(notebook),
+    work = {notebook: lambda: refresh(notebook),
             tmp_path / "out" / "index.html": lambda: reproduce(tmp_path / "out", (), [], tmp_path)}
     for taken, second in work.items():
         with sole_writer(taken), pytest.raises(TakenError, match=f"another process is writing {taken}"):

@@ -19,9 +19,8 @@ from sphinx.transforms import SphinxTransform
 sys.path.insert(0, str(Path(__file__).parent))
 from docstrings import to_rest
 from formulas import to_mathml
+from notebook_table import notebook_table
 from rooms import ROOT, picture
-
-from s2dm_mini.series.minutes import notebook_table
 
 project = "S²-DM, small and readable"
 html_title = project

@@ -10,7 +10,7 @@ from ..data.images import to_pixels
 from ..denoisers import Denoiser
 from ..samplers import SAMPLERS, sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_name
+from ..support.checks import check_name, require
 from ..support.machine import seed_of
 from ..support.progress import bar
 
@@ -32,8 +32,7 @@ def draw(denoiser: Denoiser, n: int, shape: tuple[int, ...], schedule: NoiseSche
     The seed fixes the starting noise, whatever the network, so differences between networks are paired. batch: by default 64 on a CPU
     and 500 on a GPU; it changes nothing but rounding. Warns at the end if the sampler diverged.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}.")
+    require(n >= 1, "n must be at least 1", n)
     check_name("sampler", sampler, SAMPLERS)
     device = torch.device(device)
     batch = batch or (64 if device.type == "cpu" else 500)

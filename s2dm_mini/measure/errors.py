@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..support.checks import check_numbers, check_values
+from ..support.checks import check_numbers, check_values, require
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class MeanOverPairs:
 def jackknife_error(left_out: Sequence[float]) -> float:
     """Standard error of a statistic, from its values with one of equally large blocks of the data left out at a time."""
     values = check_numbers("left_out", left_out)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"left_out must be at least two numbers in a row, not {tuple(values.shape)}.")
+    require(values.ndim == 1 and len(values) >= 2, "left_out must be at least two numbers in a row", tuple(values.shape))
     return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
 
 

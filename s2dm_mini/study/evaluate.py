@@ -15,6 +15,7 @@ from ..measure.draw import draw, watched
 from ..measure.features import OFFLINE, Features, open_features
 from ..measure.references import Reference, open_reference
 from ..samplers import SAMPLERS
+from ..support.checks import require
 from ..support.files import write_whole
 from ..support.machine import open_device, stamp
 from ..unet import for_sampling
@@ -95,8 +96,8 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         samples: number of images; with few, distances come out too large
         seed: of the starting noise, which is the same for every checkpoint
         features: own and plain (this package's CIFAR-10 classifiers), efficientnet-lite0 (ImageNet's), pixels and spectrum (no network),
-            inception (FID, as in the literature; downloads), or a TorchScript file of Inception; by default all for CIFAR-10 that
-            work offline, and pixels, spectrum and, but for faces, own for other data
+            inception (FID, as in the literature; downloads); by default all for CIFAR-10 that work offline, and pixels, spectrum
+            and, but for faces, own for other data
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/evaluations.csv
 
@@ -105,9 +106,8 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         are too few.
     """
     bench = Bench(checkpoint, device)
-    if bench.config.dimensions == 1:
-        raise ValueError(f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; "
-                         f"`python -m s2dm_mini compare-signals` measures signals.")
+    require(bench.config.dimensions == 2,
+            f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; notebook 11 measures signals")
     judges = bench.judges(features or bench.usual_features)
     pixels, drawn = bench.draw(samples, sampler, steps, spacing, eta, seed, for_sampling(bench.network))
     return [tables.add("evaluations", {**bench.facts, **drawn, **judge.row(pixels)}, table) for judge in judges]
@@ -147,12 +147,11 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
         enlarge: side of a pixel in the picture, in pixels
         device: auto, cpu, cuda
     """
-    if columns < 1 or enlarge < 1:
-        raise ValueError(f"columns and enlarge must be at least 1, not {columns} and {enlarge}.")
+    require(columns >= 1 and enlarge >= 1, f"columns and enlarge must be at least 1, not {columns} and {enlarge}")
     bench = Bench(checkpoint, device)
-    pictures = bench.config.dimensions == 2
-    if pictures and (dots := n * (enlarge * bench.config.image_size) ** 2) > MAX_DOTS:
-        raise ValueError(f"{n} images enlarged {enlarge} times have {dots:,} dots; a picture has at most {MAX_DOTS:,}: enlarge less.")
+    pictures, dots = bench.config.dimensions == 2, n * (enlarge * bench.config.image_size) ** 2
+    require(not pictures or dots <= MAX_DOTS,
+            f"{n} images enlarged {enlarge} times have {dots:,} dots; a picture has at most {MAX_DOTS:,}: enlarge less")
     drawn, facts = bench.draw(n, sampler, steps, spacing, eta, seed)
     file = io.BytesIO()
     if pictures:

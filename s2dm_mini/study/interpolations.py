@@ -11,8 +11,9 @@ from ..latents import REFINEMENTS
 from ..measure.draw import starting_noise, watched
 from ..measure.errors import MeanOverPairs, is_clear
 from ..measure.metrics import frechet_distance
-from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_features, path_measures, round_trip, strips
+from ..measure.paths import FeatureMap, factor_measures, midpoint_excess, path_measures, round_trip, strips
 from ..schedule import NoiseSchedule
+from ..support.checks import require
 from ..support.machine import stamp
 from . import tables
 from .evaluate import Bench
@@ -30,7 +31,7 @@ def measures(denoiser: Denoiser, ends: Tensor, schedule: NoiseSchedule, features
     Returns ({measure: (P,) or fewer}, the midpoints' excess distance, the strips (P, frames, C, H, W) uint8).
     """
     drawn = strips(denoiser, ends, schedule, frames, way, steps=steps, spacing=spacing)
-    path = path_features(drawn, features)
+    path = features(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])  # (P, F, D)
     found = path_measures(path)
     back = round_trip(denoiser, drawn[:, 0].to(ends.device), schedule, features, steps, spacing)
     found |= {f"round trip, {name}": value for name, value in back.items()}
@@ -57,7 +58,7 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
         steps: number of DDIM steps
         spacing: of the timesteps: uniform, quadratic, trailing, logsnr
         seed: of the noises
-        features: classifier, inception, or a TorchScript file of Inception
+        features: as for `evaluate`, one of them
         real: also encode and redraw as many images of CIFAR-10's test split as there are pairs
         device: auto, cpu, cuda
         table: CSV file to append to; by default data/results/interpolation.csv
@@ -65,14 +66,13 @@ def compare_interpolations(checkpoints: Sequence[str], against: str = "nano-cifa
     Returns:
         A row for each network and measure: both means and their difference, with errors.
     """
-    if not checkpoints:
-        raise ValueError("name at least one network to measure.")
+    require(checkpoints, "name at least one network to measure")
     pictures = cifar10("test").pixels[:pairs] if real else None
 
     def measured(name: str, its_way: str) -> tuple[dict[str, Tensor | MeanOverPairs], Bench, float]:
         start, bench = time.perf_counter(), Bench(name, device, features)
-        if real and bench.data != "cifar10":
-            raise ValueError(f"real pictures are those of CIFAR-10, and {name} was trained on {bench.data}; leave them out.")
+        require(not real or bench.data == "cifar10",
+                f"real pictures are those of CIFAR-10, and {name} was trained on {bench.data}; leave them out")
         ends = starting_noise(2 * pairs, bench.config.shape, seed).unflatten(0, (pairs, 2)).to(bench.place)
         # The strips, and one image of each to its noise and back; real images make that round trip twice, plain and refined.
         walks = frames + 2 + (4 + REFINEMENTS) * real

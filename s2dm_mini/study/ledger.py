@@ -28,11 +28,11 @@ from ..support.progress import bar
 from ..theory.gaussian import cifar10_eigenvalues, gaussian_variance
 from ..theory.scales import scale_of, scaled
 from ..training.config import DIFFUSERS, TrainConfig
+from ..training.watched import train_with_bar
 from ..unet import for_sampling
 from . import tables
 from .evaluate import Bench
 from .plan import SETTINGS, Group, experiment_of
-from .zoo import train_to_end
 
 # The columns that identify a measurement: the table never holds two rows that agree in all of them.
 KEY = ("setting", "training_seed", "scale", "sampler", "spacing", "steps", "sampling_seed", "samples", "features_sha256")
@@ -103,6 +103,12 @@ def train_network(size: str, group: Group, out: Path, device: str = "auto", pipe
     else:
         _take_pipeline(pipeline or training, path)
     return path
+
+
+def train_to_end(config: TrainConfig, title: str) -> None:
+    """Begin a training, or go on with the one in config.out, until its budget is spent. Raises KeyboardInterrupt if stopped before."""
+    begun = (Path(config.out) / "state.safetensors").exists()
+    train_with_bar(config, resume=begun, title=title)
 
 
 def _take_pipeline(name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The plan of the study: the losses compared, how networks are trained, and the sizes of the ledger and of the zoo."""
+"""The plan of the study: the losses compared, how networks are trained, and the sizes of the ledger."""
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,30 +48,21 @@ SETTINGS = {
     "l0-only-10": Setting("L₀, trained at 10 timesteps only", tau=1.0, only_steps=10),
 }
 PAPER = ("s2dm2", "s2dm10", "s2dm50")  # the settings of the paper's tables
-TWINS = ("l0", *PAPER, "s2dm50-tau0.9")  # the settings of the zoo
 
 # How each family of networks is trained from nothing, with L_0. The CPU's families use fp32, since bf16 is slower on most CPUs; the two
 # shards of nano-cifar10 let one process or two train it.
-_NANO = TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32", shards=2,
-                    log_every=25, images=400_000)
-_WAVE = TrainConfig(data="waves", preset="wave", tau=1.0, batch=64, learning_rate=3e-3, warmup=100, ema_decay=0.998, precision="fp32",
-                    log_every=50, images=51_200)
-_COMPACT = TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50, minutes=10)
 BASES = {
     "tiny-shapes": TrainConfig(data="shapes", preset="tiny", tau=1.0, batch=32, learning_rate=5e-3, warmup=50, ema_decay=0.99,
                                log_every=20, images=30_000),
-    "nano-cifar10": _NANO,
-    "nano-shapes": replace(_NANO, data="shapes", batch=32, learning_rate=1e-3, shards=1),
-    "wave-waves": _WAVE,
-    "path-spirals": replace(_WAVE, data="spirals", preset="path"),
-    "compact-cifar10": _COMPACT,
-    "compact-cifar10-classes": replace(_COMPACT, label_dropout=0.1),  # guidance needs the prediction without a class too
+    "nano-cifar10": TrainConfig(preset="nano", tau=1.0, batch=64, learning_rate=4e-4, warmup=200, ema_decay=0.999, precision="fp32",
+                                shards=2, log_every=25, images=400_000),
+    "compact-cifar10": TrainConfig(preset="compact", tau=1.0, batch=256, learning_rate=5e-4, warmup=500, ema_decay=0.999, log_every=50,
+                                   minutes=10),
 }
 
 
-def fine_tuning(family: str, **changes) -> TrainConfig:
-    """A family's fine-tuning: 0.4 of its learning rate, 100 steps of warm-up, no budget, unless `changes` say otherwise."""
-    base = BASES[family]
+def fine_tuning(base: TrainConfig, **changes) -> TrainConfig:
+    """The fine-tuning after a training: 0.4 of its learning rate, 100 steps of warm-up, no budget, unless `changes` say otherwise."""
     return replace(base, **{"learning_rate": 0.4 * base.learning_rate, "warmup": 100, "images": None, "minutes": None, **changes})
 
 
@@ -154,9 +145,10 @@ class Experiment:
 
 _MAIN, _CLOSED, _GRIDS = ("l0", "s2dm10", "s2dm50"), ("s2dm10", "s2dm50"), ("uniform", "quadratic")
 _CONTROLS = ("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-expected", "s2dm50-shared", "s2dm50-output", "l0-only-10")
-_TINY_SHORT = fine_tuning("tiny-shapes", start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
-_SCRATCH = replace(_NANO, batch=32, shards=1, learning_rate=1e-3, warmup=500, annealing="cosine", beta2=0.99, precision="bf16",
-                   images=150_000)
+_TINY_SHORT = fine_tuning(BASES["tiny-shapes"], start="tiny-shapes-l0", learning_rate=1e-3, warmup=20, images=1_600)
+_CPU = fine_tuning(BASES["nano-cifar10"], start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600)
+_SCRATCH = replace(BASES["nano-cifar10"], batch=32, shards=1, learning_rate=1e-3, warmup=500, annealing="cosine", beta2=0.99,
+                   precision="bf16", images=150_000)
 LEDGER_SIZES = {
     # Seconds; shows only that the pipeline runs.
     "dry": Experiment(replace(_TINY_SHORT, images=64), (
@@ -164,14 +156,11 @@ LEDGER_SIZES = {
     # A CPU, a minute or two; for a lesson.
     "quick": Experiment(_TINY_SHORT, (Part(_MAIN, steps=(5, 10)), Part(("l0",), steps=(5, 10), scales=_CLOSED)), seeds=(0, 1), samples=512),
     # A CPU, a night.
-    "cpu": Experiment(fine_tuning("nano-cifar10", start="nano-cifar10-l0", batch=32, shards=1, warmup=50, ema_decay=0.99, images=9_600), (
-        Part(_MAIN), Part(("l0",), scales=_CLOSED), Part(_MAIN, ("tab-deis-3",)), Part(_MAIN, ("f-pndm",), steps=(5, 10)),
-        Part(_CONTROLS, steps=(10,)), Part(("s2dm2",)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
-        Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(_MAIN, steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(20,)),
-        Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(("l0",), steps=(50,), scales=_CLOSED), Part(("s2dm2",), steps=(50,)),
-        Part(_MAIN, ("tab-deis-3",), steps=(50,)), Part(_MAIN, ("f-pndm",), steps=(50,)),
-        Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)), Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)),
-        Part(("s2dm2",), ("tab-deis-3", "f-pndm"), steps=(5, 10, 20, 50)))),
+    "cpu": Experiment(_CPU, (
+        Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50)), Part(("l0",), steps=(5, 10, 20, 50), scales=_CLOSED),
+        Part(_MAIN, steps=(10, 20), spacing="uniform"), Part(_CONTROLS, steps=(10,)), Part(("l0",), scales=("b1.005", "b1.01", "b1.017")),
+        Part(("l0",), steps=(10,), scales=("b1.035", "b1.05", "b1.07")), Part(("l0", "s2dm50"), ("ddpm",), steps=(50,)),
+        Part(("s2dm50-tau0.9", "s2dm50-tau0.999", "s2dm50-shared"), steps=(20,)))),
     # A CPU, some nights: networks trained from nothing, the paper's experiment at this size. The most telling rows come first.
     "scratch": Experiment(_SCRATCH, (
         *(Part(_MAIN, steps=(5, 10, 20, 50), spacing=grid, sampling_seeds=(0, 1)) for grid in _GRIDS),
@@ -179,7 +168,7 @@ LEDGER_SIZES = {
         *(Part(("l0",), steps=(10, 20), scales=_CLOSED, spacing=grid) for grid in _GRIDS),
         *(Part(_MAIN, steps=(100, 200), spacing=grid, seeds=(0,)) for grid in _GRIDS)), features=OFFLINE),
     # One GPU.
-    "full": Experiment(fine_tuning("compact-cifar10", start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
+    "full": Experiment(fine_tuning(BASES["compact-cifar10"], start="compact-cifar10-l0", learning_rate=1e-4, warmup=50, images=256_000), (
         Part(("l0", *PAPER), tuple(FAMILIES), (5, 10, 20, 50, 100)),
         Part(("l0",), tuple(FAMILIES), (5, 10, 20, 50, 100), PAPER),
         Part(("l0",), steps=(5, 10, 20, 50), scales=("b1.005", "b1.01", "b1.017", "b1.025", "b1.035", "b1.05")),
@@ -196,35 +185,3 @@ def experiment_of(size: str) -> Experiment:
     """The ledger's plan at a size. Raises ValueError for an unknown one."""
     check_name("size", size, LEDGER_SIZES)
     return LEDGER_SIZES[size]
-
-
-@dataclass(frozen=True)
-class Family:
-    """Networks of the zoo that are fine-tuned from one base, and how they are measured."""
-
-    base: TrainConfig
-    tune: TrainConfig  # of every twin; the setting and the start are filled in
-    twins: tuple[str, ...] = TWINS
-    samples: int = 1_200  # drawn from each member to measure it
-    steps: int = 20  # of DDIM on the quadratic grid
-
-
-ZOO_SIZES = {
-    # A CPU, a few minutes.
-    "quick": {"tiny-shapes": Family(BASES["tiny-shapes"], fine_tuning("tiny-shapes", images=4_000), samples=1_000)},
-    # A CPU, some hours. Both bases of `nano` go on from the shipped network: trained from nothing on 30,000 shapes, it draws noise.
-    "cpu": {
-        "nano-cifar10": Family(replace(_NANO, start="nano-cifar10-l0", seed=4, images=206_400),
-                               fine_tuning("nano-cifar10", batch=32, images=24_000)),
-        "nano-shapes": Family(replace(BASES["nano-shapes"], start="nano-cifar10-l0", images=64_000),
-                              fine_tuning("nano-shapes", images=9_600), twins=("l0",)),
-        "wave-waves": Family(_WAVE, fine_tuning("wave-waves", images=19_200), twins=("l0",)),
-        "path-spirals": Family(BASES["path-spirals"], fine_tuning("path-spirals", images=12_800), twins=("l0",)),
-    },
-    # One GPU, three quarters of an hour.
-    "full": {
-        "compact-cifar10": Family(_COMPACT, fine_tuning("compact-cifar10", minutes=2.5), samples=10_000),
-        "compact-cifar10-classes": Family(BASES["compact-cifar10-classes"], fine_tuning("compact-cifar10-classes", minutes=2.5),
-                                          twins=("l0", "s2dm50"), samples=10_000),
-    },
-}

@@ -10,7 +10,7 @@ from ..measure import metrics
 from ..measure.references import Reference
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
-from ..support.checks import check_name, shown
+from ..support.checks import check_name, require
 from ..support.files import sole_writer, write_whole
 
 # Of the checkout, else of the working folder, else of the folder above it: a kernel works in notebooks/ of a course.
@@ -66,16 +66,13 @@ def add(name: str, facts: dict, table: Path | None = None, key: tuple[str, ...] 
     return row
 
 
-def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
-    """Append a row to a CSV table, which is created with the row's keys as columns; returns whether it was added.
+def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> None:
+    """Append a row to a CSV table, which is created with the row's keys as columns.
 
     A row that agrees with an earlier one in all columns of `key` is not added. The table is rewritten whole under a lock: a crash leaves
     the old table or the new one, and concurrent processes wait. Raises ResultsError if the table has other columns.
     """
     path = Path(path)
-    _check_row(row)
-    if odd := [column for column in key if column not in row]:
-        raise ValueError(f"key must name columns of the row, {', '.join(row)}, not {shown(odd)}.")
     try:
         with sole_writer(path, wait=True):
             rows = read_rows(path) if path.exists() else []
@@ -83,39 +80,24 @@ def append_row(path: Path | str, row: dict, key: tuple[str, ...] = ()) -> bool:
             if odd := sorted(set(columns) ^ set(row)):
                 raise ResultsError(f"{path} has other columns than this row: {', '.join(odd)} stand only in one of them. "
                                    f"Give another file.")
-            if key and holds(rows, {column: row[column] for column in key}):
-                return False
-            write_rows(path, [*rows, row])
-            return True
+            if not key or not holds(rows, {column: row[column] for column in key}):
+                write_rows(path, [*rows, row])
     except OSError as error:
         raise ResultsError(f"{path} cannot be written ({error.strerror or error}); the row was {row}.") from error
 
 
 def write_rows(path: Path | str, rows: list[dict]) -> None:
-    """Write a CSV table whole; its columns are the keys of the first row."""
-    if not rows:
-        raise ValueError(f"a table has at least one row, whose keys are its columns; there is none for {path}.")
-    for row in rows:
-        _check_row(row)
-        if row.keys() != rows[0].keys():
-            raise ValueError(f"rows must have the same columns, not {', '.join(rows[0])} and {', '.join(row)}.")
+    """Write a CSV table whole; its columns are the keys of the first row. Raises ValueError for cells that would be read back otherwise."""
+    longest = csv.field_size_limit() // 2
+    for column, value in (cell for row in rows for cell in row.items()):
+        require(value is not None and len(str(value)) <= longest and not re.search("[\r\ud800-\udfff]", str(value)),
+                f"the cell {column!r} must be a value that can be written as a text of at most {longest:,} letters, "
+                f"none of them a carriage return", value)
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_whole(Path(path), text.getvalue().encode())
-
-
-def _check_row(row: dict) -> None:
-    """Refuse cells that would not be read back as written: None, carriage returns, lone surrogates, too long a text."""
-    if not isinstance(row, dict) or not row or not all(isinstance(column, str) and column for column in row):
-        raise ValueError(f"row must be {{column: value}}, columns being texts and at least one, not {shown(row)}.")
-    longest = csv.field_size_limit() // 2
-    for column, value in row.items():
-        text = f"{column}{value}"
-        if value is None or len(text) > longest or re.search("[\r\ud800-\udfff]", text):
-            raise ValueError(f"the cell {column!r} must be a value that can be written as a text of at most {longest:,} letters, "
-                             f"none of them a carriage return, not {shown(value)}.")
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:

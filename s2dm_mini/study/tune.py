@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Shrunk
+from ..support.checks import require
 from ..support.progress import bar
 from ..theory.scales import fit_line, line, scale_of
 from . import tables
@@ -43,8 +44,7 @@ def tune(checkpoint: str, sampler: str = "ddim", steps: int = 10, spacing: str =
     Returns:
         A row for each candidate and each measurement on held-out seeds, also appended to the table. `summary` puts them together.
     """
-    if held_out < 2:
-        raise ValueError(f"held_out must be at least 2, for there to be an error bar, not {held_out}.")
+    require(held_out >= 2, "held_out must be at least 2, for there to be an error bar", held_out)
     bench = Bench(checkpoint, device)
     judges = bench.judges(dict.fromkeys((features, *bench.usual_features)))
     T, given = bench.schedule.T, {name: scale_of(name, bench.schedule) for name in against}

@@ -10,31 +10,19 @@ PNDM, DEIS and DPM-Solver++, with L_0 or any shrinkage s_t.
 
 Pictures are not Gaussian and networks are not exact: this predicts measurements and does not replace them.
 """
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..data.images import Images
 from ..denoisers import GaussianDenoiser, Shrunk
 from ..samplers import SAMPLERS, sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_kind, check_name, check_numbers, check_timesteps
-
-EIGENVALUES = "cifar10-train.eigenvalues"
+from ..support.checks import check_kind, check_name, check_numbers, check_timesteps, require
 
 
 def cifar10_eigenvalues() -> Tensor:
-    """Eigenvalues of the covariance of CIFAR-10's 50,000 training images, pixels in −1..1: (3072,) float64, falling."""
-    return checkpoints.read_tensors(checkpoints.pretrained_file(EIGENVALUES))[0]["eigenvalues"].double()
-
-
-def save_eigenvalues(path: Path | str, images: Images) -> Tensor:
-    """Compute the eigenvalues of a data set, write them to `path`, and return them: (C·H·W,) float64, falling."""
-    values = GaussianDenoiser.fit(images.pixels, NoiseSchedule.linear()).eigenvalues.flip(0)
-    checkpoints.write_tensors(path, {"eigenvalues": values.float()}, {"eigenvalues": {"data": images.name, "n": len(images)}})
-    return values
+    """Eigenvalues of the covariance of CIFAR-10's 50,000 training images, pixels in −1..1: (3072,) float64, falling. Shipped."""
+    return checkpoints.read_tensors(checkpoints.pretrained_file("cifar10-train.eigenvalues"))[0]["eigenvalues"].double()
 
 
 def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform",
@@ -45,8 +33,7 @@ def gaussian_variance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
     that adds noise.
     """
     v = check_numbers("eigenvalues", eigenvalues, low=0)
-    if v.ndim != 1 or not len(v):
-        raise ValueError(f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}.")
+    require(v.ndim == 1 and len(v), f"eigenvalues must be a vector (D,), D at least 1, not of shape {tuple(v.shape)}")
     check_deterministic(sampler)
     denoiser = Shrunk(GaussianDenoiser(torch.zeros_like(v), v, schedule), scale)
     x_T = torch.ones(1, len(v), dtype=torch.float64)  # one standard deviation of x_T in each direction
@@ -64,17 +51,12 @@ def gaussian_distance(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str
 
 
 def best_scale(eigenvalues: Tensor, schedule: NoiseSchedule, sampler: str = "ddim", steps: int = 10, spacing: str = "uniform") -> float:
-    """The constant λ by which to divide ε (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point.
+    """The constant λ in 0.9..1.3 by which to divide ε (Epsilon Scaling, Ning et al., ICLR 2024), to three digits after the point."""
+    from scipy.optimize import minimize_scalar
 
-    Three grids of 21 values, the first from 0.9 to 1.3, each later one around the best value so far.
-    """
-    low, high, best = 0.9, 1.3, 1.0
-    for _ in range(3):
-        candidates = torch.linspace(low, high, 21, dtype=torch.float64).tolist()
-        best = min(candidates, key=lambda lam: gaussian_distance(eigenvalues, schedule, sampler, steps, spacing, 1 / lam))
-        width = (high - low) / 20
-        low, high = best - width, best + width
-    return best
+    found = minimize_scalar(lambda lam: gaussian_distance(eigenvalues, schedule, sampler, steps, spacing, 1 / lam),
+                            bounds=(0.9, 1.3), options={"xatol": 1e-4})
+    return round(float(found.x), 4)
 
 
 def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Tensor, scale: Tensor | float = 1.0) -> Tensor:
@@ -85,11 +67,10 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
     """
     check_kind("schedule", schedule, NoiseSchedule)
     v, scale = check_numbers("v", v, low=0), check_numbers("scale", scale)
-    if tuple(scale.shape) not in ((), (schedule.T,)):
-        raise ValueError(f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}.")
+    require(scale.shape in ((), (schedule.T,)),
+            f"scale must be one number or {schedule.T} of them, one a timestep, not of shape {tuple(scale.shape)}")
     check_timesteps(grid, schedule.T, whole=True, name="grid")
-    if not len(grid) or not bool((grid.diff() < 0).all()):
-        raise ValueError("grid must hold timesteps that fall strictly, as schedule.timesteps returns them.")
+    require(len(grid) and (grid.diff() < 0).all(), "grid must hold timesteps that fall strictly, as schedule.timesteps returns them")
     t = grid.cpu().long()
     now = schedule.alpha_bar.cpu()[t]  # ᾱ_t, (S,)
     then = torch.cat([now[1:], torch.ones(1)])  # ᾱ_s; 1 at the clean end
@@ -101,5 +82,4 @@ def gaussian_ddim_variance(v: float | Tensor, schedule: NoiseSchedule, grid: Ten
 def check_deterministic(sampler: str) -> None:
     """Raise ValueError for an unknown sampler and for one that adds noise."""
     check_name("sampler", sampler, SAMPLERS)
-    if not SAMPLERS[sampler].deterministic:
-        raise ValueError(f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim.")
+    require(SAMPLERS[sampler].deterministic, f"{sampler} adds noise; an exact distance needs a deterministic sampler, such as ddim")

@@ -21,6 +21,7 @@ from ..denoisers import Denoiser, GaussianDenoiser, MixtureDenoiser
 from ..losses import shrinkage
 from ..samplers import SAMPLERS
 from ..schedule import NoiseSchedule
+from ..support.checks import require
 from .gaussian import check_deterministic
 from .scales import nelder_mead
 
@@ -50,8 +51,7 @@ def mixture_objective(data: MixtureDenoiser, schedule: NoiseSchedule, sampler: s
     In one dimension the distance is the mean square difference between the quantiles of the samples and of the data. A deterministic
     sampler turns the quantiles of x_T ~ N(0, 1) into samples, sorted here; `points` quantiles, evenly spaced in probability.
     """
-    if data.means.shape[1] != 1:
-        raise ValueError(f"quantiles need data on a line, D = 1, not D = {data.means.shape[1]}.")
+    require(data.means.shape[1] == 1, f"quantiles need data on a line, D = 1, not D = {data.means.shape[1]}")
     probability = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     x_T, wanted = torch.special.ndtri(probability)[:, None], mixture_quantiles(data, probability)
     return lambda scale: (_end(data, scale, x_T, schedule, sampler, steps, spacing)[:, 0].sort().values - wanted).square().mean()

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,8 +95,8 @@ def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: in
         raise ValueError(f"evaluations must be at least 6, two for constants and four for lines, not {evaluations}.")
     tried: dict[tuple[float, float], float] = {}
 
-    def at(ends: list[float]) -> float:
-        key = (ends[0], ends[-1])
+    def at(ends: np.ndarray) -> float:
+        key = (float(ends[0]), float(ends[-1]))
         if key not in tried:
             tried[key] = distance(line(*key, T)) if min(key) > 0 else math.inf
         return tried[key]
@@ -108,31 +109,9 @@ def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: in
     return Fit(constant, min(tried, key=tried.get), tried)
 
 
-def nelder_mead(f: Callable[[list[float]], float], simplex: list[list[float]], evaluations: int) -> list[float]:
-    """The point with the least f of at most `evaluations` tried: a simplex walks downhill and shrinks (Nelder and Mead, 1965).
+def nelder_mead(f: Callable[[np.ndarray], float], simplex: list[list[float]], evaluations: int) -> np.ndarray:
+    """The point (D,) with the least f of at most `evaluations` tried: a simplex of D + 1 points walks downhill and shrinks, by SciPy."""
+    from scipy.optimize import minimize
 
-    simplex: D + 1 starting points of D numbers each, which span all D dimensions.
-    """
-    points: list[tuple[float, Tensor]] = []  # all that were tried
-
-    def evaluate(x: Tensor) -> tuple[float, Tensor]:
-        points.append((f(x.tolist()), x))
-        return points[-1]
-
-    value = lambda vertex: vertex[0]  # noqa: E731
-    vertices = [evaluate(torch.tensor(x, dtype=torch.float64)) for x in simplex[:evaluations]]
-    while len(points) < evaluations:
-        best, *_, worst = vertices = sorted(vertices, key=value)
-        centre = torch.stack([x for _, x in vertices[:-1]]).mean(0)
-        new = evaluate(centre + (centre - worst[1]))  # the mirror image of the worst point
-        spare = len(points) < evaluations
-        if new[0] < best[0] and spare:  # the best so far: twice as far
-            new = min(new, evaluate(centre + 2 * (centre - worst[1])), key=value)
-        elif new[0] >= vertices[-2][0] and spare:  # still the worst: half as far, on the better side
-            nearer = min(worst, new, key=value)
-            new = evaluate(centre + 0.5 * (nearer[1] - centre))
-            if new[0] >= nearer[0]:  # no better either: shrink towards the best
-                vertices = [best, *(evaluate(best[1] + 0.5 * (x - best[1])) for _, x in vertices[1:][:evaluations - len(points)])]
-                continue
-        vertices[-1] = new
-    return min(vertices, key=value)[1].tolist()
+    options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 0, "fatol": 0}
+    return minimize(f, simplex[0], method="Nelder-Mead", options=options).x

@@ -26,9 +26,9 @@ from s2dm_mini.checkpoints import load_model
 from s2dm_mini.data import load_data
 from s2dm_mini.measure.draw import starting_noise
 from s2dm_mini.study.evaluate import evaluate
+from s2dm_mini.study.ledger import train_to_end
 from s2dm_mini.study.plan import BASES
 from s2dm_mini.study.tables import RESULTS, write_rows
-from s2dm_mini.study.zoo import train_to_end
 from s2dm_mini.support.files import write_whole
 from s2dm_mini.support.machine import stamp
 

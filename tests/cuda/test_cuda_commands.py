@@ -1,9 +1,9 @@
 """Every command of the command line, and the benchmarks, with what they compute on the emulated device: that they run, and say so."""
+import math
 import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import fake_cuda
@@ -14,7 +14,7 @@ from s2dm_mini import TrainConfig, shapes, train
 from s2dm_mini import __main__ as commands
 from s2dm_mini.data.images import Images
 from s2dm_mini.measure import references
-from s2dm_mini.study import classes, classifier, interpolations, plan
+from s2dm_mini.study import classes, interpolations
 from s2dm_mini.study.tables import read_rows
 
 SMALL_TRAINING = "--data shapes --preset tiny --batch 8 --steps 2 --log-every 1 --device cuda --out {out}"
@@ -28,13 +28,9 @@ LINES = {
     "evaluate-classes": ["tiny-shapes-classes-l0 --samples 8 --steps 2 --device cuda --table {out}/rows.csv"],
     "tune": ["tiny-shapes-l0 --steps 2 --samples 20 --held-out 2 --evaluations 6 --device cuda --table {out}/rows.csv"],
     "ledger": [f"train {LEDGER} --device cuda", f"sample {LEDGER} --device cuda", f"measure {LEDGER}"],
-    "zoo": ["--size quick --out {out} --device cuda --table {out}/rows.csv"],
     "interpolate": ["nano-cifar10-l0 --real --pairs 20 --frames 3 --steps 2 --device cuda --table {out}/rows.csv"],
-    "compare-signals": ["--images 64 --samples 20 --steps 2 --settings s2dm10 --device cuda --table {out}/rows.csv"],
-    "train-classifier": ["--epochs 1 --batch 50 --device cuda --out {out}"],
 }
-ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device", "report": "no device",
-             "eigenvalues": "no device",
+ELSEWHERE = {"export": "no device", "fetch": "no device", "predict": "no device", "verdicts": "no device",
              "reproduce": "test_cuda_notebooks.py", "refresh": "test_cuda_notebooks.py", "notebooks": "no device",
              "lab": "no device", "explore": "no device"}
 
@@ -45,17 +41,13 @@ def test_every_command_is_tried():
 
 @pytest.fixture
 def small_plans(monkeypatch, tmp_path):
-    """CIFAR-10 in miniature, for its commands, and a zoo of one member."""
+    """CIFAR-10 in miniature, for its commands."""
     drawn = shapes(300, 32)
     ten = Images("ten", drawn.pixels, (drawn.factors["hue"] * 10).long().clamp(max=9), tuple("0123456789"))
-    for module in (interpolations, classifier):
-        monkeypatch.setattr(module, "cifar10", lambda split: ten)
+    monkeypatch.setattr(interpolations, "cifar10", lambda split: ten)
     for module in (references, classes):
         monkeypatch.setattr(module, "load_data", lambda name, size: shapes(100, size))
     monkeypatch.setenv("S2DM_DATA", str(tmp_path / "data"))
-    family = plan.ZOO_SIZES["quick"]["tiny-shapes"]
-    family = replace(family, base=replace(family.base, images=64), tune=replace(family.tune, images=64), twins=("l0",), samples=20, steps=2)
-    monkeypatch.setitem(plan.ZOO_SIZES, "quick", {"tiny-shapes": family})
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -68,6 +60,18 @@ def test_a_command_runs(name, small_plans, monkeypatch, tmp_path, capsys):
     assert torch.ops.fakecuda.launches() - before > 100
     for table in (table for table in tmp_path.glob("*.csv") if read_rows(table)[0]["device"]):
         assert {row["device"] for row in read_rows(table)} == {"an emulated CUDA device"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_scripts_that_train_run(tmp_path):
+    import compare_signals
+    import train_classifier
+
+    before, ten = torch.ops.fakecuda.launches(), shapes(100, 32)
+    rows = compare_signals.compare_signals(images=64, samples=20, steps=(2,), settings=("s2dm10",), device="cuda", table=tmp_path / "t.csv")
+    assert {row["device"] for row in rows} == {"an emulated CUDA device"}
+    [(loss, network)] = train_classifier.train(train_classifier.Config(epochs=1, batch=50, device="cuda"), ten)
+    assert network.head.weight.is_cuda and math.isfinite(loss) and torch.ops.fakecuda.launches() - before > 100
 
 
 def benchmark(monkeypatch, name, *arguments):

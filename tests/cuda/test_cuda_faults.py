@@ -15,7 +15,8 @@ from s2dm_mini.explorer.setting import Setting
 from s2dm_mini.guidance import Guided
 from s2dm_mini.latents import invert
 from s2dm_mini.measure.draw import draw, starting_noise
-from s2dm_mini.measure.paths import coarse_pixels, round_trip
+from s2dm_mini.measure.features import mean_colours
+from s2dm_mini.measure.paths import round_trip
 from s2dm_mini.study.interpolations import measures
 from s2dm_mini.support import machine
 from s2dm_mini.training.config import TrainConfig
@@ -50,13 +51,13 @@ def compilations(monkeypatch, run):
 
 def test_1_pictures_on_the_gpu_make_the_round_trip(network):
     pixels, model = shapes(4, 8).pixels.cuda(), network()
-    found = round_trip(model, pixels, SCHEDULE, coarse_pixels, steps=3)
+    found = round_trip(model, pixels, SCHEDULE, mean_colours, steps=3)
     assert found["grey levels"].shape == (4,) and found["fidelity"].isfinite().all()
 
 
 def test_1_interpolations_of_real_pictures_are_measured(network):
     model, noises = network(), starting_noise(40, (3, 8, 8), 0).unflatten(0, (20, 2)).cuda()
-    found, excess, drawn = measures(model, noises, SCHEDULE, coarse_pixels, steps=2, frames=3, real=shapes(20, 8).pixels.cuda())
+    found, excess, drawn = measures(model, noises, SCHEDULE, mean_colours, steps=2, frames=3, real=shapes(20, 8).pixels.cuda())
     assert len(found["real pictures, 3 refinements, grey levels"]) == 20 and drawn.device.type == "cpu" and excess.n == 20
 
 

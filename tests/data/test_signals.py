@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compare_signals import compare_signals, measures
+from shipping import add_to_zoo
 
 from s2dm_mini import NoiseSchedule, Shrunk, TrainConfig, sample, shrinkage, train
 from s2dm_mini.checkpoints import load_model, read_tensors, save_model
@@ -16,9 +18,8 @@ from s2dm_mini.data import signals
 from s2dm_mini.denoisers import GaussianDenoiser
 from s2dm_mini.plots import signal_grid
 from s2dm_mini.study.evaluate import evaluate, samples_picture
-from s2dm_mini.study.signals import compare_signals, direction_distance, measures, power_spectrum, spectrum_distance, wasserstein
+from s2dm_mini.study.signals import direction_distance, power_spectrum, spectrum_distance
 from s2dm_mini.study.tables import read_rows
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.training import loop as training
 from s2dm_mini.unet import PRESETS, Attention, Downsample, UNet, UNetConfig, Upsample
 
@@ -269,13 +270,6 @@ def test_power_spectrum_by_hand():
     assert spectrum_distance(10 * x, x) == pytest.approx(20) and spectrum_distance(x, x) == 0  # ten times as high is 20 dB everywhere
 
 
-def test_wasserstein_by_hand():
-    a, b = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 1.0, 3.0])  # quarters of b moved: ½ of a's 0 and 1 stay, one goes 1 → 3
-    assert wasserstein(a, b) == pytest.approx(0.5) and wasserstein(b, a) == pytest.approx(0.5)
-    x, y = noise(500).double(), 0.3 + 2 * noise(500, seed=2).double()
-    assert wasserstein(x, y) == pytest.approx((x.sort().values - y.sort().values).abs().mean().item())
-
-
 def test_direction_distance_by_hand():
     """Two values a signal, independent: the directions are the axes, turned by 45° they are not."""
     real = noise(4_000, 1, 2).double() * torch.tensor([2.0, 0.5])
@@ -295,7 +289,7 @@ def test_measures_of_the_data_itself_and_of_spoilt_ones():
 
 
 def test_comparing_writes_a_row_for_each_setting(small, zoo, tmp_path, monkeypatch):
-    monkeypatch.setattr("s2dm_mini.study.signals.signals.waves", lambda n, length=16, seed=0: waves(min(n, 64), 16, seed))
+    monkeypatch.setattr("s2dm_mini.data.signals.waves", lambda n, length=16, seed=0: waves(min(n, 64), 16, seed))
     save_model(tmp_path / "w.safetensors", UNet(SMALL), {"config": {"data": "waves"}})
     add_to_zoo(tmp_path / "w.safetensors", "wave-waves-l0")
     rows = compare_signals(3, ("s2dm50-tau0.9",), images=128, samples=20, steps=(2, 3), device="cpu", table=tmp_path / "t.csv")
@@ -323,7 +317,7 @@ def test_sampling_draws_curves_and_evaluating_says_a_sentence(tmp_path):
     save_model(file, with_random_weights(SMALL), {"config": {"T": 1000, "data": "waves"}, "data": "waves16"})
     said = samples_picture(file, tmp_path / "w.png", n=5, steps=2, device="cpu")
     assert said.startswith("5 signals, DDIM, 2 steps, 2 network evaluations each") and (tmp_path / "w.png").read_bytes()[1:4] == b"PNG"
-    with pytest.raises(ValueError, match="makes signals, and the features .* are of pictures; `python -m s2dm_mini compare-signals`"):
+    with pytest.raises(ValueError, match="makes signals, and the features .* are of pictures; notebook 11 measures signals"):
         evaluate(file, device="cpu", samples=2, table=tmp_path / "t.csv")
 
 

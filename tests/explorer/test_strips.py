@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shipping import add_to_zoo
 
 from s2dm_mini import PRESETS, NoiseSchedule, Shrunk, UNet, checkpoints, sample, shapes, shrinkage
 from s2dm_mini.checkpoints import CheckpointError, save_model
@@ -23,7 +24,6 @@ from s2dm_mini.explorer.pictures import code, difference, draw, factor, gain_of,
 from s2dm_mini.explorer.plane import SKIPS, TAUS, nearest_cell, plane
 from s2dm_mini.explorer.setting import Setting, Trained, families, from_query, nearest, to_query
 from s2dm_mini.latents import REFINEMENTS, interpolate, invert
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support.machine import best_device
 
 SCHEDULE = NoiseSchedule.linear()

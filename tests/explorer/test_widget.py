@@ -18,6 +18,7 @@ import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
 from PIL import Image
+from shipping import add_to_zoo
 
 from s2dm_mini import checkpoints, explore, load_pretrained, shapes
 from s2dm_mini.checkpoints import CheckpointError
@@ -31,7 +32,6 @@ from s2dm_mini.explorer.setting import LIMITS, Setting
 from s2dm_mini.explorer.strips import views
 from s2dm_mini.samplers import SAMPLERS
 from s2dm_mini.schedule import SPACINGS
-from s2dm_mini.study.zoo import add_to_zoo
 
 SMALL = Setting(family="tiny, shapes", frames=3, steps=3)
 

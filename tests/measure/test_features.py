@@ -1,4 +1,4 @@
-"""Features of pictures: Inception through its two doors with a stand-in behind each, and the package's own classifier."""
+"""Features of pictures: Inception with a stand-in behind it, and the package's own classifier."""
 import urllib.error
 
 import pytest
@@ -9,7 +9,6 @@ from s2dm_mini import shapes
 from s2dm_mini.checkpoints import CheckpointError
 from s2dm_mini.data import to_unit_range
 from s2dm_mini.measure.features import InceptionFeatures, open_features
-from s2dm_mini.measure.imagenet import directions_of
 
 
 class Plain(nn.Module):
@@ -18,75 +17,6 @@ class Plain(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         assert pixels.dtype == torch.uint8
         return pixels.float().mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
-
-
-class ScoresUnlessAsked(nn.Module):
-    """Class scores by default and features on demand, as the StyleGAN authors' file gives them."""
-
-    def forward(self, pixels: Tensor, return_features: bool = False) -> Tensor:
-        x = pixels.float().mean(dim=(2, 3)).repeat(1, 683)[:, :2048]
-        return x if return_features else x[:, :1008]
-
-
-class Narrow(nn.Module):
-    def forward(self, pixels: Tensor) -> Tensor:
-        return pixels.float().mean(dim=(2, 3))
-
-
-class WantsFloats(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2048, 1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.conv(pixels).mean(dim=(2, 3))
-
-
-@pytest.fixture
-def torchscript(tmp_path):
-    def write(network):
-        torch.jit.script(network).save(tmp_path / "inception.pt")
-        return tmp_path / "inception.pt"
-
-    return write
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-
-
-@pytest.mark.parametrize("network", [Plain(), ScoresUnlessAsked()], ids=["plain", "scores unless asked"])
-def test_a_torchscript_inception(torchscript, network):
-    path = torchscript(network)
-    pixels = shapes(70, size=16).pixels  # more than one batch
-    features = InceptionFeatures(path)
-    x = features(pixels)
-    assert x.shape == (70, 2048) and x.dtype == torch.float32
-    assert torch.allclose(x[:, :3], pixels.float().mean(dim=(2, 3))) and torch.equal(x[:, 3:6], x[:, :3])
-    assert features.name == "inception" and features.hash == InceptionFeatures(path).hash
-
-
-def test_another_file_has_another_hash(torchscript):
-    first = InceptionFeatures(torchscript(Plain())).hash
-    assert InceptionFeatures(torchscript(ScoresUnlessAsked())).hash != first
-
-
-@pytest.mark.parametrize(("network", "said"), [
-    (Narrow(), r"inception\.pt returns \(2, 3\) for 2 pictures; Inception's features are \(2, 2048\)"),
-    (WantsFloats(), r"inception\.pt does not take uint8 pictures"),
-])
-def test_a_torchscript_of_another_kind_is_refused(torchscript, network, said):
-    with pytest.raises(CheckpointError, match=said):
-        InceptionFeatures(torchscript(network))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x03\x04 half an archive"])
-def test_a_file_that_is_no_torchscript_is_refused(tmp_path, content):
-    path = tmp_path / "inception.pt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"inception\.pt cannot be read as a TorchScript file"):
-        InceptionFeatures(path)
-    with pytest.raises(CheckpointError, match="missing.pt cannot be read"):
-        InceptionFeatures(tmp_path / "missing.pt")
 
 
 def stand_in(monkeypatch, build):
@@ -109,7 +39,7 @@ def test_torchmetrics_inception_is_built_without_antialiasing(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "said"), [
-    (urllib.error.URLError("no route"), "could not be downloaded .*no route.*give a TorchScript file"),
+    (urllib.error.URLError("no route"), "could not be downloaded .*no route.*copy weights-inception"),
     (ModuleNotFoundError("torch-fidelity"), r'pip install "s2dm-mini\[fid\]"'),
 ])
 def test_without_network_or_package_a_sentence_says_what_to_do(monkeypatch, error, said):
@@ -144,17 +74,6 @@ def test_pictures_of_another_size_are_scaled(classifier_features):
 def test_anything_but_pictures_is_refused(classifier_features, pixels):
     with pytest.raises(ValueError, match=r"pixels must be a uint8 tensor \(N, 3, H, W\), not empty, not torch"):
         classifier_features(pixels)
-
-
-def test_directions_are_those_of_most_variance():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(500, 6, generator=generator) * torch.tensor([1.0, 9, 2, 0.1, 5, 1]) + 7
-    found = directions_of(x, width=2)
-    assert found["directions"].abs().argmax(0).tolist() == [1, 4], "the two widest columns, the widest first"
-    v = found["directions"].float()
-    assert (v.T @ v - torch.eye(2)).abs().max() < 0.01
-    assert (v.gather(0, v.abs().argmax(0, keepdim=True)) > 0).all(), "no sign is left open"
-    assert found["mean"].float() == pytest.approx(x.mean(0), abs=0.01)
 
 
 def test_imagenets_features_do_not_depend_on_the_batch_and_see_slight_noise():

@@ -247,8 +247,9 @@ def test_a_damaged_reference_is_made_anew(cache):
 def test_a_shipped_reference_must_be_of_these_features(zoo):
     with pytest.raises(CheckpointError, match="'mnist.averages'"):
         reference("mnist", Averages())
+    from shipping import ship
+
     from s2dm_mini.measure.references import Reference, write_reference
-    from s2dm_mini.study.zoo import ship
     images, features = shapes(20, size=16), Averages()
     path = zoo / "shapes16.averages.safetensors"
     write_reference(path, Reference.of(features(images.pixels)), images, features)
@@ -256,7 +257,7 @@ def test_a_shipped_reference_must_be_of_these_features(zoo):
     assert reference("shapes16", features).moments.n == 20
     other = Averages()
     other.hash = "another"
-    with pytest.raises(CheckpointError, match="averages features of weights 0123456789abcdef.*another.*train-classifier"):
+    with pytest.raises(CheckpointError, match="averages features of weights 0123456789abcdef.*another.*references.py"):
         reference("shapes16", other)
 
 

@@ -2,6 +2,7 @@
 import io
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from PIL import Image
 
 from s2dm_mini import plots
 from s2dm_mini.series.course import Sliders, check, label_lines, png, show
-from s2dm_mini.series.minutes import notebook_table
 
 CHROMIUM = shutil.which("chromium")
 
@@ -111,7 +111,10 @@ def test_the_page_moves_without_a_kernel(tmp_path):
         browser.close()
 
 
-def test_the_table_counts_each_notebook_and_eight_carry_sliders():
+def test_the_table_counts_each_notebook_and_eight_carry_sliders(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "notebooks" / "book")
+    from notebook_table import notebook_table
+
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in notebook_table().splitlines()[2:]]
     assert all(row[5].isdigit() and int(row[1].replace(",", "")) <= 2_000 for row in rows)
     assert sum(row[4] != "0" for row in rows) >= 8

@@ -88,7 +88,7 @@ class Child:
 @functools.cache
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "s2dm_mini.__main__", "s2dm_mini.study.zoo", "torchmetrics.image.fid", "pooch",
+    context.set_forkserver_preload(["torch._dynamo", "s2dm_mini.__main__", "torchmetrics.image.fid", "pooch",
                                     "requests", "torchmetrics.image.kid", "papermill", "nbclient", "filelock", "tqdm", "PIL.Image", "tyro"])
     return context
 
@@ -379,7 +379,7 @@ def read_only(folder: Path, faults: int, moments: random.Random) -> Complaints:
         remount(disk, "ro")
         drawing = ("tiny-shapes-l0", "--steps", 3, "--device", "cpu")
         asked = [("train", *SMALL, "--steps", 1, "--out", disk / "run"), ("sample", *drawing, "--n", 2, "--out", disk / "a.png"),
-                 ("evaluate", *drawing, "--samples", 8, "--table", disk / "new.csv"), ("zoo", "--out", disk / "zoo"),
+                 ("evaluate", *drawing, "--samples", 8, "--table", disk / "new.csv"),
                  ("ledger", "train", "--size", "dry", "--out", disk / "ledger"), ("predict", "--size", "dry", "--table", disk / "p.csv"),
                  ("reproduce", "--only", "00", "--out", disk / "reproduction"), ("refresh", disk / "00_story.ipynb"),
                  ("fetch", "--folder", disk / "data")][:faults]
@@ -409,12 +409,11 @@ def stopped(folder: Path, faults: int, moments: random.Random) -> Complaints:
     write_notebook(folder / "00_story.ipynb", "import time\ntime.sleep(600)")
     write_cifar10(folder / "data")
     device, net, complaints = ("--device", "cpu"), "tiny-shapes-l0", []
-    asked = [("train", *SMALL, "--steps", 10**6, "--out", folder / "run"), ("zoo", "--size", "quick", "--out", folder / "zoo", *device),
+    asked = [("train", *SMALL, "--steps", 10**6, "--out", folder / "run"),
              ("sample", net, "--n", 10**4, *device, "--out", folder / "a.png"),
              ("evaluate", net, "--samples", 10**5, *device, "--table", folder / "t.csv"),
              ("interpolate", net, "--against", net, "--pairs", 10**4, *device, "--table", folder / "t.csv"),
              ("reproduce", "--only", "01", "--out", folder / "reproduction"), ("refresh", folder / "00_story.ipynb"),
-             ("train-classifier", "--batch", 100, "--epochs", 10**5, *device, "--out", folder / "classifier"),
              ("ledger", "train", "--size", "quick", "--out", folder / "ledger", *device),
              ("predict", "--size", "full", "--table", folder / "p.csv")]
     for number, arguments in [(number, a) for number in (signal.SIGINT, signal.SIGTERM) for a in asked][:faults]:

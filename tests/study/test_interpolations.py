@@ -9,7 +9,7 @@ from s2dm_mini.checkpoints import open_network
 from s2dm_mini.data import to_pixels
 from s2dm_mini.latents import invert
 from s2dm_mini.measure.draw import starting_noise
-from s2dm_mini.measure.paths import coarse_pixels
+from s2dm_mini.measure.features import mean_colours
 from s2dm_mini.study import evaluate, interpolations
 from s2dm_mini.study.interpolations import measures
 from s2dm_mini.study.tables import read_rows
@@ -21,7 +21,7 @@ class Coarse:
     name, hash = "coarse pixels", "0"
 
     def __call__(self, pixels):
-        return coarse_pixels(pixels)
+        return mean_colours(pixels)
 
 
 @pytest.fixture

@@ -13,30 +13,9 @@ from s2dm_mini.study.tables import read_rows
 from s2dm_mini.study.tune import summary, tune
 from s2dm_mini.theory.gaussian import cifar10_eigenvalues
 from s2dm_mini.theory.optimum import best_constant, best_line, gaussian_objective
-from s2dm_mini.theory.scales import fit_line, line, nelder_mead
+from s2dm_mini.theory.scales import fit_line, line
 
 SCHEDULE = NoiseSchedule.linear()
-
-
-@pytest.mark.parametrize("simplex", [[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [[3.0, -2.0], [3.1, -2.0], [2.9, -1.9]], [[0.3], [0.8]]])
-def test_nelder_mead_on_a_tilted_bowl(simplex):
-    answers = []
-
-    def bowl(x):
-        a, b = x[0] - 1.25, x[-1] + 0.5 if len(x) == 2 else 0.0
-        answers.append(a * a + 10 * b * b + 3 * a * b)
-        return answers[-1]
-
-    found = nelder_mead(bowl, simplex, 120)
-    assert len(answers) == 120 and bowl(found) == min(answers)
-    assert found[0] == pytest.approx(1.25, abs=1e-3) and (len(found) == 1 or found[1] == pytest.approx(-0.5, abs=1e-3))
-
-
-@pytest.mark.parametrize("evaluations", [1, 2, 3, 4, 5, 6, 7, 8, 9])
-def test_nelder_mead_keeps_to_its_budget(evaluations):
-    asked = []
-    nelder_mead(lambda x: asked.append(x) or (x[0] ** 4 + abs(x[1] - x[0])), [[1.0, 3.0], [1.5, 3.0], [1.0, 3.5]], evaluations)
-    assert len(asked) == evaluations
 
 
 def test_the_line_is_straight_and_divides():

@@ -4,8 +4,6 @@ import math
 import pytest
 import torch
 
-from s2dm_mini import shapes
-from s2dm_mini.data import to_unit_range
 from s2dm_mini.denoisers import GaussianDenoiser, Shrunk
 from s2dm_mini.losses import shrinkage
 from s2dm_mini.samplers import sample
@@ -16,7 +14,6 @@ from s2dm_mini.theory.gaussian import (
     gaussian_ddim_variance,
     gaussian_distance,
     gaussian_variance,
-    save_eigenvalues,
 )
 
 SCHEDULE = NoiseSchedule.linear()
@@ -78,12 +75,3 @@ def test_the_best_scale_beats_its_neighbours():
     assert best == pytest.approx(1.048, abs=1e-3)
     at = lambda lam: gaussian_distance(v, SCHEDULE, "ddim", 10, scale=1 / lam)  # noqa: E731
     assert at(best) < min(at(best - 0.002), at(best + 0.002), at(1.0))
-
-
-def test_eigenvalues_of_a_data_set(tmp_path):
-    images = shapes(200, size=8)
-    values = save_eigenvalues(tmp_path / "v.safetensors", images)
-    x = to_unit_range(images.pixels).flatten(1).double()
-    expected = torch.linalg.svdvals(x - x.mean(0)).square() / 199  # 192 values: as many as pixels
-    torch.testing.assert_close(values, expected, rtol=1e-8, atol=1e-10)
-    assert (tmp_path / "v.safetensors").exists()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from shipping import add_to_zoo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from s2dm_mini import data, shapes
@@ -16,7 +17,6 @@ from s2dm_mini.checkpoints import CheckpointError, load_model, read_tensors, sav
 from s2dm_mini.data import load_data
 from s2dm_mini.data.cifar10 import CIFAR10_CLASSES
 from s2dm_mini.schedule import NoiseSchedule
-from s2dm_mini.study.zoo import add_to_zoo
 from s2dm_mini.support import machine
 from s2dm_mini.support.machine import seed_of
 from s2dm_mini.training import loop as training

@@ -1,17 +1,19 @@
 """The report on a ledger: the page of the book is of the committed rows, and the HTML file needs nothing beside it."""
 import base64
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from s2dm_mini.study import report
 from s2dm_mini.study.changes import changes
 from s2dm_mini.study.ledger import rows_of
 from s2dm_mini.study.tables import ResultsError
 from s2dm_mini.study.verdicts import other_results, verdict_table, verdicts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "book"))
+import report  # noqa: E402
 
 
 @pytest.fixture

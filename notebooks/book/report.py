@@ -1,17 +1,27 @@
-"""The report for those who will not open a notebook, written from the ledger: no number in it is typed by hand."""
+"""Writes the report for those who will not open a notebook: python notebooks/book/report.py --size cpu
+
+It is written from the ledger; no number in it is typed by hand.
+"""
 import base64
 import io
 import re
+import sys
 from pathlib import Path
 
-from ..support.files import write_whole
-from .changes import Change, change_table, changes, title
-from .ledger import table_of
-from .plan import FAMILIES, PAPER
-from .tables import RESULTS, ResultsError, read_rows
-from .verdicts import CLAIMED, other_results, verdict_table, verdicts
+import tyro
+from jinja2 import Template
+from nbconvert.filters import markdown2html
 
-TEMPLATE = Path(__file__).with_name("report.md")
+from s2dm_mini.plots import forest
+from s2dm_mini.study.changes import Change, change_table, changes, title
+from s2dm_mini.study.ledger import table_of
+from s2dm_mini.study.plan import FAMILIES, PAPER
+from s2dm_mini.study.tables import RESULTS, ResultsError, read_rows
+from s2dm_mini.study.verdicts import CLAIMED, other_results, verdict_table, verdicts
+from s2dm_mini.support.files import write_whole
+
+HERE = Path(__file__).parent
+TEMPLATE = HERE / "templates" / "results.md"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>S²-DM, judged</title>
 <style>
@@ -24,8 +34,6 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 
 def forest_plot(cells: list[Change]) -> bytes:
     """PNG: the changes in each kind of features, with the paper's range."""
-    from ..plots import forest  # here, because it is slow to import
-
     panels: dict[str, dict] = {}
     for c in cells:
         row = f"{title(c.setting, c.scale)}, {FAMILIES[c.sampler]}, {c.spacing}, {c.steps}"
@@ -36,7 +44,7 @@ def forest_plot(cells: list[Change]) -> bytes:
     return file.getvalue()
 
 
-def write_report(size: str = "cpu", page: Path = Path("notebooks/book/results.md"), out: Path = Path("build/report.html")) -> str:
+def write_report(size: str = "cpu", page: Path = HERE / "results.md", out: Path = Path("build/report.html")) -> str:
     """Write the report on a ledger: a page of the book with its picture, and one HTML file that holds both.
 
     Args:
@@ -44,9 +52,6 @@ def write_report(size: str = "cpu", page: Path = Path("notebooks/book/results.md
         page: Markdown file to write
         out: HTML file to write
     """
-    from jinja2 import Template
-    from nbconvert.filters import markdown2html
-
     table = table_of(size)
     rows = read_rows(table)
     found = changes(rows)
@@ -69,3 +74,10 @@ def write_report(size: str = "cpu", page: Path = Path("notebooks/book/results.md
     inline = alone.replace("../../data/pictures/forest.png", "data:image/png;base64," + base64.b64encode(png).decode())
     write_whole(out, (PAGE + markdown2html(inline)).encode())
     return f"{page}, {out} and {picture}, from {len(rows)} rows of {table}"
+
+
+if __name__ == "__main__":
+    try:
+        print(tyro.cli(write_report))
+    except ResultsError as error:
+        sys.exit(f"error: {error}")

@@ -1,16 +1,16 @@
-"""The notebooks for who plans a course, as a Markdown table: `python -m s2dm_mini.series.minutes`."""
+"""The notebooks for who plans a course, as a Markdown table: `python notebooks/book/notebook_table.py`."""
 import re
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+import nbformat
+
+NOTEBOOKS = Path(__file__).resolve().parents[1]
 
 
-def notebook_table(folder: Path = NOTEBOOKS) -> str:
+def notebook_table() -> str:
     """Words, code cells, stored pictures, sliders and a student's minutes, as the first cell states them, of each notebook."""
-    import nbformat
-
     lines = ["| notebook | words | cells | pictures | sliders | minutes |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb")):
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         code = [cell for cell in cells if cell.cell_type == "code"]
         words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
