@@ -1,0 +1,94 @@
+"""What keeps a notebook readable: its size, its figures in order, and no result typed by hand."""
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
+CELLS, WORDS, LINES, CHARACTERS, COLONS = 30, 2_000, 16, 110, 8  # at most; colons and semicolons in 1,000 words
+# Numbers of prose that no cell prints, each with its source.
+QUOTED = {"3.27": "the paper", "14.06": "the paper", "35.7": "the paper's network, in millions", "10.36": "Ning et al.",
+          "5.15": "Ning et al.", "1.5": "parameters of nano, in millions", "0.13": "parameters of wave, in millions",
+          "0.0001": "the schedule", "0.995": "a question of notebook 06"}
+RESULT = re.compile(r"(?<![\w.,/])(\d+(?:\.\d+)?)(?=\s?%)|(?<![\w.,/])(\d+\.\d+)(?![\w.])")  # a percentage or a decimal
+
+each = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)
+
+
+def cells_of(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def prose(path: Path) -> str:
+    """Markdown without its references, formulas, code, addresses and headings' figure numbers."""
+    text = "\n\n".join(cell.source for cell in cells_of(path, "markdown")).split("**References.**")[0]
+    for hidden in (r"```.*?```", r"\$\$.*?\$\$", r"\$[^$]*\$", r"`[^`]*`"):
+        text = re.sub(hidden, " ", text, flags=re.DOTALL)
+    return re.sub(r"\]\([^)]*\)|arXiv [\d.]+|Figures? \d+\w?\.\d+", "]", text)
+
+
+def figures(source: str) -> list[tuple[str, list[str]]]:
+    """(number, texts of the caption) for each call of `show`, in order; what an f-string computes is left out."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "show"]
+    calls.sort(key=lambda call: call.lineno)
+    return [(call.args[1].value, [part.value for part in ast.walk(call.args[2]) if isinstance(getattr(part, "value", 0), str)]) for call in calls]
+
+
+def typed_results(text: str, evidence: str) -> list[str]:
+    """Percentages and decimals of a text that stand nowhere in the evidence and are not quoted."""
+    numbers = {a or b for a, b in RESULT.findall(text)}
+    return sorted(n for n in numbers if n not in QUOTED and not re.search(rf"(?<![\d.]){re.escape(n)}(?!\.?\d)", evidence))
+
+
+@each
+def test_a_notebook_is_short(path):
+    words = sum(len(cell.source.split()) for cell in cells_of(path, "markdown"))
+    assert words <= WORDS and len(cells_of(path, "code")) <= CELLS
+    text = "\n".join(line for line in prose(path).splitlines() if not line.lstrip().startswith("|"))
+    assert len(re.findall("[:;]", text)) <= COLONS * words / 1_000
+
+
+@each
+def test_a_cell_is_short(path):
+    for cell in cells_of(path, "code"):
+        lines = cell.source.splitlines()
+        assert len(lines) <= LINES, f"{path.name} has a cell of {len(lines)} lines, more than {LINES}: split {lines[0]!r}"
+        wide = [line for line in lines if len(line) > CHARACTERS]
+        assert not wide, f"{path.name} has a line of {len(wide[0])} characters, more than {CHARACTERS}: {wide[0]!r}"
+
+
+@each
+def test_figures_are_numbered_in_order(path):
+    number = path.stem.partition("_")[0].lstrip("0") or "0"
+    found = [figure for cell in cells_of(path, "code") for figure, _ in figures(cell.source)]
+    assert found == [f"{number}.{i}" for i in range(1, len(found) + 1)]
+
+
+@each
+def test_every_slider_page_has_a_slider_that_moves(path):
+    """More than 12 positions of the first slider would leave a page without a kernel a picture alone."""
+    pages = [output["data"]["text/html"] for cell in cells_of(path, "code") for output in cell.outputs
+             if "data-frames" in output.get("data", {}).get("text/html", "")]
+    assert all('type="range"' in page for page in pages)
+
+
+@each
+def test_no_result_is_typed_by_hand(path):
+    """A number of the prose stands in the code, in what it prints, or is quoted: else it would stay when the result changes."""
+    code = cells_of(path, "code")
+    shown = [text for cell in code for _, caption in figures(cell.source) for text in caption]
+    source = "\n".join(cell.source for cell in code)
+    for text in shown:
+        source = source.replace(text, "")
+    printed = [output.get("text", "") + str(output.get("data", {}).get("text/markdown", "")) for cell in code for output in cell.outputs
+               if "**Figure" not in str(output.get("data", {}).get("text/markdown", ""))]
+    evidence = source + "\n" + "\n".join(printed)
+    assert not typed_results(prose(path) + " ".join(shown), evidence)
+
+
+def test_a_typed_result_is_found():
+    assert typed_results("a gain of 45 %, or 0.21, at τ = 0.99", "tau = 0.99, gain +44.6 %") == ["0.21", "45"]
+    assert figures('show(curves(4), "1.1", f"3 % of {x}" " and 7 %", level="5 %")') == [("1.1", ["3 % of ", " and 7 %"])]
