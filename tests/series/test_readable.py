@@ -6,6 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from s2dm_mini.study.tables import RESULTS, read_rows
+from s2dm_mini.study.tune import summary
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
 CELLS, WORDS, LINES, CHARACTERS, COLONS = 30, 2_000, 16, 110, 8  # at most; colons and semicolons in 1,000 words
@@ -34,7 +37,8 @@ def figures(source: str) -> list[tuple[str, list[str]]]:
     """(number, texts of the caption) for each call of `show`, in order; what an f-string computes is left out."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "show"]
     calls.sort(key=lambda call: call.lineno)
-    return [(call.args[1].value, [part.value for part in ast.walk(call.args[2]) if isinstance(getattr(part, "value", 0), str)]) for call in calls]
+    texts = [[part.value for part in ast.walk(call.args[2]) if isinstance(getattr(part, "value", 0), str)] for call in calls]
+    return list(zip((call.args[1].value for call in calls), texts, strict=True))
 
 
 def typed_results(text: str, evidence: str) -> list[str]:
@@ -92,3 +96,15 @@ def test_no_result_is_typed_by_hand(path):
 def test_a_typed_result_is_found():
     assert typed_results("a gain of 45 %, or 0.21, at τ = 0.99", "tau = 0.99, gain +44.6 %") == ["0.21", "45"]
     assert figures('show(curves(4), "1.1", f"3 % of {x}" " and 7 %", level="5 %")') == [("1.1", ["3 % of ", " and 7 %"])]
+
+
+def test_the_readme_is_short():
+    assert len((NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_page_on_measuring_repeats_the_table_of_tune():
+    page, rows = (NOTEBOOKS / "book" / "measuring.md").read_text(encoding="utf-8"), read_rows(RESULTS / "tune.csv")
+    for steps in ("5", "10"):
+        found = {s.scale: f"{100 * s.fd_change:+.1f} ± {100 * s.fd_change_error:.1f} %"
+                 for s in summary([row for row in rows if row["steps"] == steps])}
+        assert f"| {steps} steps | {found['line']} | {found['s2dm50']} |" in page
