@@ -72,6 +72,14 @@ def test_figures_are_numbered_in_order(path):
 
 
 @each
+def test_every_dashed_level_has_a_name(path):
+    for cell in cells_of(path, "code"):
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+        named = {getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls for key in call.keywords if key.arg == "level"}
+        assert named in (set(), {"curves", "show"}), f"{path.name}, cell {cell.id}: plots.curves draws a level that show does not name"
+
+
+@each
 def test_every_slider_page_has_a_slider_that_moves(path):
     """More than 12 positions of the first slider would leave a page without a kernel a picture alone."""
     pages = [output["data"]["text/html"] for cell in cells_of(path, "code") for output in cell.outputs
