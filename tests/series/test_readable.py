@@ -56,6 +56,17 @@ def test_a_notebook_is_short(path):
 
 
 @each
+def test_a_notebook_opens_with_goals_and_closes_with_a_summary(path):
+    first, *_, last = (cell.source for cell in cells_of(path, "markdown"))
+    goals = first.partition("**You will be able to**")[2].partition("**You need**")[0]
+    assert len(re.findall(r"^- ", goals, flags=re.MULTILINE)) == 3
+    assert re.search(r"\*\*Your time\*\* is about \d+ minutes", first)
+    summary_lines = last.partition("## Summary")[2].partition("**Think about it.**")[0]
+    assert len(re.findall(r"^(?:- |\| (?!respect|---))", summary_lines, flags=re.MULTILINE)) == 5
+    assert re.search(r"\*\*Think about it\.\*\* \(a\) .+ \(b\) .+", last), "two questions to think about"
+
+
+@each
 def test_a_cell_is_short(path):
     for cell in cells_of(path, "code"):
         lines = cell.source.splitlines()
