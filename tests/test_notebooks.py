@@ -34,14 +34,19 @@ def outputs(notebook):
     return [(i, output) for i, cell in enumerate(notebook.cells, 1) for output in cell.get("outputs", [])]
 
 
+def is_picture(kind: str, value) -> bool:
+    """Whether an output's data are a picture, or the page of a slider, which consists of pictures."""
+    return kind.startswith("image/") or "data-frames" in str(value)
+
+
 def texts(output) -> list[str]:
     """What of an output is text, pictures left aside."""
-    data = [json.dumps(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
+    data = [json.dumps(value) for kind, value in output.get("data", {}).items() if not is_picture(kind, value)]
     return [output.get("text", ""), *output.get("traceback", []), *data]
 
 
 def pictures(output) -> list[str]:
-    return [str(value) for kind, value in output.get("data", {}).items() if kind.startswith("image/")]
+    return [str(value) for kind, value in output.get("data", {}).items() if is_picture(kind, value)]
 
 
 @each

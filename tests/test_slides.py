@@ -33,7 +33,7 @@ def test_every_section_is_a_slide_and_every_figure_is_there(folder):
     sections = re.findall(r"^##? (.*)", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), flags=re.MULTILINE)
     assert len(re.findall(r"<h[12]\b", page)) == len(sections) >= 5
     figures = [png for cell in cells for png in slides.pictures(cell, "")]
-    assert len(figures) >= 3 and page.count("<img") == len(figures)
+    assert len(figures) >= 3 and page.count("<img") == len(figures) == page.count("<strong>Figure ")
     assert "<math" in page and "$" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
     assert NOTEBOOK.name.replace(".ipynb", ".html") in (folder / "index.html").read_text(encoding="utf-8")
 

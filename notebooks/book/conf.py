@@ -35,6 +35,7 @@ exclude_patterns = [".*", "build", "runs", "tests", "s2dm_mini", "notebooks/labs
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # it would need a kernel
+nb_render_markdown_format = "myst"  # of cells' outputs: tables and formulas, as in the text
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"

@@ -111,7 +111,10 @@ def plain(text: str) -> str:
 
 
 def pictures(cell: nbformat.NotebookNode, name: str) -> list[str]:
-    """The figures that a cell stores, as Markdown; sliders as the HTML that moves them without a kernel."""
+    """The figures that a cell stores, as Markdown, each with the first sentence of its caption.
+
+    Sliders come as the HTML that moves them without a kernel.
+    """
     found = []
     for data in (output.get("data", {}) for output in cell.get("outputs", [])):
         png = data.get("image/png", "").replace("\n", "")
@@ -119,6 +122,8 @@ def pictures(cell: nbformat.NotebookNode, name: str) -> list[str]:
             found.append(data["text/html"])
         elif base64.b64decode(png[:16]).startswith(b"\x89PNG"):
             found.append(f"![{name}](data:image/png;base64,{png})")
+        elif found and data.get("text/markdown", "").startswith("**Figure"):
+            found[-1] += "\n\n" + first_sentence(data["text/markdown"])
     return found
 
 
