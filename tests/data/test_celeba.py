@@ -251,7 +251,7 @@ def test_training_and_evaluating_the_paper_way(folder, monkeypatch):
 
     file, table = str(out / "model.safetensors"), folder / "table.csv"
     said = command("evaluate", file, "--features", "own", "--device", "cpu", "--table", table)
-    assert "features = pixels, spectrum, inception" in said, "the classifier knows no faces"
+    assert "features = pixels, spectrum or inception" in said, "the classifier knows no faces"
     monkeypatch.setattr(evaluate, "open_features", lambda name, device: MeanColours())
     row, = evaluate.evaluate(file, "tab-deis-3", steps=2, spacing="uniform", samples=6, features=("inception",), device="cpu", table=table)
     real = MeanColours()(celeba("train", 64, folder).pixels)
