@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from s2dm_mini import checkpoints, shapes, train
+from s2dm_mini import TrainConfig, checkpoints, shapes, train
 from s2dm_mini.data import to_unit_range
 from s2dm_mini.losses import READINGS
 from s2dm_mini.study.tables import read_rows
@@ -151,6 +152,23 @@ def test_networks_are_trained_and_judged_once(speed, monkeypatch, capsys, tmp_pa
         said = capsys.readouterr().out
         assert f"| a | {size:,} | 32 |" in said and f"| b | {size:,} | 64 |" in said and "8 images drawn, seeds [0, 1]" in said
     assert resumed == [False] * 4 + [True] * 4
+
+
+def test_the_page_of_a_run_takes_its_networks_in_their_order(speed, monkeypatch, tmp_path):
+    import run_page
+
+    small = UNetConfig(image_size=8, channels=(4, 8), blocks_per_level=1, attention_levels=(), norm_groups=1, dropout=0.0)
+    monkeypatch.setitem(PRESETS, "small", small)
+    config = TrainConfig(data="shapes", preset="small", tau=1.0, batch=8, images=48, keep_images=(16, 32), device="cpu", log_every=1,
+                         out=tmp_path / "runs" / "a")
+    list(train(config, shapes(64, 8)))
+    measured = []
+    monkeypatch.setattr(run_page, "evaluate", lambda path, **options: measured.append((Path(path).name, options["table"])))
+    run(monkeypatch, run_page, config.out, "--name", "a", "--steps", 2, "--results", tmp_path / "data" / "results")
+    table = tmp_path / "data" / "results" / "run-a.csv"
+    assert measured == [(name, table) for name in ("model-at-16.safetensors", "model-at-32.safetensors", "model.safetensors")]
+    with Image.open(tmp_path / "data" / "pictures" / "run-a.png") as picture:
+        assert picture.size == (16 * 8, 3 * 4 * 8 + 2 * run_page.GAP)
 
 
 def test_the_peer_goes_on_to_the_bit_where_it_stopped(speed, monkeypatch, tmp_path):
