@@ -133,7 +133,7 @@ def cost(size: str, path: Path, device: str = "auto", table: Path | None = None)
     evaluations = sum(samples * SAMPLERS[group.sampler].nfe(n) for group in missing(size, table) for n in group.steps)
     parameters = sum(p.numel() for p in bench.network.parameters())
     return (f"{evaluations:,} evaluations of {parameters:,} parameters, {1000 * seconds:.1f} ms each "
-            f"on {device_name(bench.place)}: about {evaluations * seconds / 3600:,.0f} hours. Stopped, it goes on where it was.")
+            f"on {device_name(bench.place)}: about {evaluations * seconds / 3600:,.1f} hours. Stopped, it goes on where it was.")
 
 
 def sample_group(size: str, group: Group, out: Path, device: str = "auto", table: Path | None = None) -> list[Path]:
