@@ -23,7 +23,7 @@ def explore(hide=(), story=(), **setting):
     For lessons, hide leaves parts out, such as hide=["map", "more"], and story shows cards with a question and the changes that each
     starts from: story=[("What does τ = 1 mean?", {"tau": 1.0}), ...]. Both as in `explorer.widget.Explorer`.
     """
-    from .explorer.setting import Setting
+    from .explorer.setting import Setting, changed
     from .explorer.widget import Explorer  # here, because ipywidgets is slow to import
 
-    return Explorer(Setting(**setting), hide, story)
+    return Explorer(changed(Setting(), setting), hide, story)

@@ -16,7 +16,7 @@ from .series.shipped import lay_out, open_explorer, open_lab
 from .study import classes, interpolations, ledger, tune, verdicts
 from .study import evaluate as measuring
 from .study.tables import ResultsError
-from .support.checks import check_name
+from .support.checks import check_integer, check_name
 from .support.progress import set_up_terminal
 from .training.config import PAPER, TrainConfig
 from .training.setup import TrainingError, is_first_process
@@ -34,6 +34,11 @@ def train(config: TrainConfig, resume: bool = False, evaluate: tuple[int, ...] =
     """
     if evaluate and config.out is None:
         raise ValueError("to evaluate, set out to the folder of the run.")
+    for steps in evaluate:
+        check_integer("evaluate", steps, 1, config.T, ", numbers of steps")
+    check_integer("samples", samples, 4)
+    if config.out is None and is_first_process():
+        print("The network will not be kept: --out names no folder for it.", file=sys.stderr)
     record = train_with_bar(config, resume)
     if not is_first_process():
         return

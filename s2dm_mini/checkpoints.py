@@ -97,6 +97,8 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn
                 model = UNet(UNetConfig(**config))
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if Path(path).name == "state.safetensors":
+            raise CheckpointError(f"{path} is the state of a training: name its network, model.safetensors beside it.") from error
         raise CheckpointError(f"{path} does not hold a network of this package: {reason(error)}") from error
     record = header.get("record", {})
     if not isinstance(record, dict):

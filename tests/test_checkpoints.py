@@ -162,6 +162,12 @@ def test_tensors_that_are_no_network(tmp_path):
         load_model(tmp_path / "m.safetensors")
 
 
+def test_the_state_of_a_training_names_the_network_beside_it(tmp_path):
+    write_tensors(tmp_path / "state.safetensors", {"model.a": torch.zeros(2)}, {"unet": CONFIG.to_dict(), "record": {}})
+    with pytest.raises(CheckpointError, match=r"is the state of a training: name its network, model\.safetensors"):
+        load_model(tmp_path / "state.safetensors")
+
+
 def test_missing_and_oversized_files(saved, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"gone\.safetensors cannot be read: No such file"):
         load_model(tmp_path / "gone.safetensors")

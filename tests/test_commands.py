@@ -72,6 +72,20 @@ def test_every_option_is_explained(name, monkeypatch, capsys):
             assert f"--{option.replace('_', '-')} " in said or f"--{option.replace('_', '-')}," in said
 
 
+@pytest.mark.parametrize(("wrong", "words"), [("--evaluate 0", "evaluate must be an integer in 1..1000"),
+                                               ("--evaluate 5 --samples 3", "samples must be an integer of at least 4")])
+def test_wrong_measurements_are_refused_before_a_training(wrong, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "train_with_bar", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit, match=words):
+        run(monkeypatch, *f"train --data shapes --preset tiny --steps 1 --out {tmp_path / 'r'} {wrong}".split())
+
+
+def test_a_training_without_a_folder_says_that_nothing_is_kept(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "train_with_bar", lambda *_: None)
+    run(monkeypatch, "train", "--data", "shapes", "--preset", "tiny", "--steps", "1")
+    assert "The network will not be kept" in capsys.readouterr().err
+
+
 def test_the_overview_has_every_command_and_imports_nothing_heavy():
     code = ("import sys, runpy\nsys.argv = ['s2dm_mini', '--help']\nrunpy.run_module('s2dm_mini', run_name='__main__')\n"
             "print([name for name in ('matplotlib', 'torchmetrics', 'diffusers', 'papermill') if name in sys.modules])")

@@ -170,6 +170,16 @@ def test_every_lab_has_its_table():
 
 # ------------------------------------------------------------------------------------- as at a school: otter run
 
+def test_a_folder_without_a_notebook_gets_its_table_too(tmp_path, monkeypatch):
+    for name in ("in/notes.pdf", f"graders/{LABS[0]}.zip"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("nothing", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["grade.py", LABS[0], str(tmp_path / "in"), "--graders", str(tmp_path / "graders"), "--out",
+                                      str(tmp_path / "out")])
+    assert runpy.run_path(str(FOLDER / "grade.py"))["main"]() == 1
+    assert "notes.pdf" in (tmp_path / "out" / LABS[0] / "grades.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("lab", LABS)
 def test_the_solution_gets_all_points_and_an_untouched_copy_none(lab, assigned, tmp_path, monkeypatch, capsys):
     """By notebooks/labs/grade.py, which reads the results.json of `otter run`: that one exits with 0 whatever it finds."""

@@ -104,6 +104,7 @@ def main() -> int:
     tested = sorted({name for row in rows for name in row} - {"submission", "total", "note"})
     written = list(questions(arguments.lab))
     table = arguments.out / arguments.lab / "grades.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
     with open(table, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["submission", *tested, "total", *written, "note"], restval="")
         writer.writeheader()

@@ -91,6 +91,11 @@ class End(widgets.HBox):
 
     def _typed(self, change: dict) -> None:
         self._take(lambda: check_integer("The seed of an end", change["new"], 0, LAST_SEED))
+        if self.problem:
+            self.seed.unobserve(self._typed, "value")  # the box goes back; a picture keeps its place
+            self.seed.value = change["old"]
+            self.seed.observe(self._typed, "value")
+            return
         self._offer()
 
     def _chosen(self, change: dict) -> None:

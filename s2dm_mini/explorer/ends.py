@@ -67,7 +67,7 @@ def _opened(name: str, content: bytes) -> Image.Image:
     if not isinstance(content, bytes):
         raise ValueError(f"the content of {name} must be the bytes of a picture file, not {shown(content)}.")
     if len(content) > UPLOAD_BYTES:
-        raise ValueError(f"{name} has {len(content) / 1e6:.0f} MB; pictures of at most {UPLOAD_BYTES / 1e6:.0f} MB can be used. "
+        raise ValueError(f"{name} has {len(content):,} bytes; pictures of at most 8 MB, {UPLOAD_BYTES:,} bytes, can be used. "
                          f"Save a smaller copy: {SIDE} × {SIDE} pixels are enough.")
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of large pictures, which are refused below

@@ -59,6 +59,13 @@ class Setting:
         return SAMPLERS[self.sampler].nfe(len(grid(self)))
 
 
+def changed(setting: Setting, new: dict) -> Setting:
+    """The setting with new values of some fields, {name: value}. Raises ValueError for unknown names and values out of range."""
+    for name in new:
+        check_name("a keyword of the explorer", name, [field.name for field in fields(Setting)])
+    return replace(setting, **new)
+
+
 def changes(setting: Setting) -> dict:
     """The fields that differ from their defaults: name → value."""
     return {field.name: value for field in fields(Setting) if (value := getattr(setting, field.name)) != field.default}

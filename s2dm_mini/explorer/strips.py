@@ -178,7 +178,7 @@ def complaint(view: View) -> str:
     by, steps, reach = view.drawn_by, view.setting.steps, f"values reach {largest:.3g}, pictures lie in −1 to 1"
     if view.l0.largest > DIVERGED:
         title = SAMPLERS[view.setting.sampler].title
-        return f"{title} with {steps} steps diverged: {reach}; take more steps, another spacing or another sampler."
+        return f"{title} with {steps} step{'s' * (steps != 1)} diverged: {reach}; take more steps, another spacing or another sampler."
     return (f"At skip {by.skip} and τ = {by.tau:g} S²-DM predicts so little of the noise that {steps} steps leave most of it in: {reach}; "
             f"take τ nearer to 1, or a smaller skip.")
 

@@ -28,11 +28,12 @@ from ..latents import WAYS
 from ..plots import tile
 from ..samplers import SAMPLERS
 from ..schedule import SPACINGS
-from ..support.checks import check_name
+from ..support.checks import check_name, require
 from .controls import End, Number, close_all, reason
+from .ends import upload
 from .pictures import code, difference, draw, factor, gain_of, row_png, sizes, toy
 from .plane import PRESETS, SKIPS, TAUS, nearest_cell, plane
-from .setting import HOW, LIMITS, Setting, families, family, grid, to_query
+from .setting import HOW, LIMITS, Setting, changed, families, family, grid, to_query
 from .strips import View, complaint, verdict, views
 
 PREVIEW_SECONDS = 0.1  # between two previews: drawing one costs a third of a sampler step
@@ -51,17 +52,26 @@ LATE = ' <span class="s2dm-late">Nothing has come for half a minute: if that las
 class Explorer(widgets.VBox):
     """The whole page. Without a kernel, an executed notebook shows the finished strip.
 
-    hide: names out of PARTS to leave out. story: cards of a lesson, each a question and the changes of the setting that it starts from,
-    as (text, {"skip": 9}). Raises ValueError for unknown names and values out of range, CheckpointError for an unknown family.
+    hide: names out of PARTS to leave out. story: cards of a lesson, each a question and what differs from `setting` where it starts, as
+    (text, {"skip": 9}). Raises ValueError for unknown names and values out of range, CheckpointError for an unknown family.
     """
 
     def __init__(self, setting: Setting, hide: Sequence[str] = (), story: Sequence[tuple[str, dict]] = ()):
         self._news, self._wanted, self._worker, self._closed, self._held = threading.Condition(), None, None, False, True
-        self.hidden = {hide} if isinstance(hide, str) else {*hide}
-        for name in self.hidden:
+        lists = (list, tuple, set)
+        require(isinstance(hide, (str, *lists)), f"hide must be a list of names out of {', '.join(PARTS)}", hide)
+        names = [hide] if isinstance(hide, str) else list(hide)
+        for name in names:
             check_name("hide", name, PARTS)
-        self.story = [(text, replace(setting, **changes) and changes) for text, changes in story]  # `replace` refuses wrong changes
-        family(setting)
+        self.hidden = set(names)
+        require(isinstance(story, lists) and all(isinstance(card, lists) and [*map(type, card)] == [str, dict] for card in story),
+                'story must be a list of cards, each a text and its changes, such as [("Blink.", {"skip": 9})]', story)
+        self.story = [(text, changed(setting, changes)) for text, changes in story]
+        for start in (setting, *(start for _, start in self.story)):
+            family(start)
+            for name in ("first", "second"):
+                if isinstance(end := getattr(start, name), bytes):
+                    upload(f"the picture {name}", end)  # refuses what is no picture
         self._view: View | None = None  # the last finished strip
         self._sweep: list[float] = []
         self.sentence, self._status = "", ""  # what the drawing thread says, in words and as HTML
@@ -140,14 +150,16 @@ class Explorer(widgets.VBox):
     def _set(self, **values) -> None:
         """Set several controls as one move."""
         self._held = True
-        for name, value in values.items():
-            getattr(self, name).value = value
-        self._held = False
+        try:
+            for name, value in values.items():
+                getattr(self, name).value = value
+        finally:
+            self._held = False
         self._moved()
 
     def _moved(self, _: dict | None = None) -> None:
         """Request the setting of the controls; the current run stops at its next step."""
-        if self._held:
+        if self._held or self._closed:
             return
         setting = self.setting()
         self.eta.box.disabled = self.eta.slider.disabled = not SAMPLERS[setting.sampler].takes_eta
@@ -174,14 +186,15 @@ class Explorer(widgets.VBox):
             self._set(skip=skip, tau=tau)
 
     def _turn(self, by: int) -> None:
-        """Show the next card of the story and set what it starts from."""
-        self._page += by
-        changes = {}
+        """Show another card of the story and set what it starts from."""
+        start = {}
         if self.story:
-            text, changes = self.story[self._page]
+            self._page = min(max(self._page + by, 0), len(self.story) - 1)
+            text, setting = self.story[self._page]
+            start = vars(setting)
             self._card.value = f"<p role='status'><b>{self._page + 1} of {len(self.story)}.</b> {html.escape(text)}</p>"
             self.back.disabled, self.next.disabled = self._page == 0, self._page == len(self.story) - 1
-        self._set(**changes)
+        self._set(**start)
 
     def _toggle_sweep(self) -> None:
         self._sweep = [] if self._sweep else [*TAUS, *TAUS[-2::-1]]

@@ -10,7 +10,7 @@ from ..data.images import to_pixels
 from ..denoisers import Denoiser
 from ..samplers import SAMPLERS, sample
 from ..schedule import NoiseSchedule
-from ..support.checks import check_name, require
+from ..support.checks import check_name, check_seed, require
 from ..support.machine import seed_of
 from ..support.progress import bar
 
@@ -20,6 +20,7 @@ DIVERGED = 10.0  # |x|: pictures and signals lie in −1..1, and noise that too 
 
 def starting_noise(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """x_T for n images, (n, *shape), drawn on the CPU. Image i depends only on the seed and i, on every device and for every n."""
+    seed = check_seed(seed)
     blocks = [torch.randn(BLOCK, *shape, generator=torch.Generator().manual_seed(seed_of(seed, block))) for block in range(-(-n // BLOCK))]
     return torch.cat(blocks)[:n]
 

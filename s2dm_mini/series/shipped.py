@@ -30,7 +30,7 @@ def lay_out(folder: Path = FOLDER, /) -> str:
         laid = _read(record)
         for name, source in files().items():
             content, target = source.read_bytes(), folder / name
-            there = _sha256(target.read_bytes()) if target.exists() else None
+            there = _sha256(target.read_bytes()) if target.is_file() else None
             if there not in (None, laid.get(name), _sha256(content)):
                 kept.append(name)
                 continue

@@ -105,6 +105,7 @@ def evaluate(checkpoint: str, sampler: str = "ddim", steps: int = 50, spacing: s
         A row for each of the features, also appended to the table. `seconds` counts only the sampling; fd_infinite is nan if the samples
         are too few.
     """
+    require(samples >= 4, "samples must be at least 4, for precision and recall", samples)
     bench = Bench(checkpoint, device)
     require(bench.config.dimensions == 2,
             f"{checkpoint} makes signals, and the features that distances are measured in are of pictures; notebook 11 measures signals")
@@ -148,7 +149,7 @@ def samples_picture(checkpoint: str, out: Path = Path("samples.png"), n: int = 6
         device: auto, cpu, cuda
     """
     require(columns >= 1 and enlarge >= 1, f"columns and enlarge must be at least 1, not {columns} and {enlarge}")
-    bench = Bench(checkpoint, device)
+    columns, bench = min(columns, n), Bench(checkpoint, device)
     pictures, dots = bench.config.dimensions == 2, n * (enlarge * bench.config.image_size) ** 2
     require(not pictures or dots <= MAX_DOTS,
             f"{n} images enlarged {enlarge} times have {dots:,} dots; a picture has at most {MAX_DOTS:,}: enlarge less")

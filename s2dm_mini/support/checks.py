@@ -83,7 +83,8 @@ def check_types(config: object) -> None:
             value = value.item()
             object.__setattr__(config, field.name, value)
         kind = field.type.__name__ if isinstance(field.type, type) and not get_args(field.type) else field.type
-        require(_fits(value, field.type), f"{field.name} must be of the type {kind}{', and finite' * isinstance(value, float)}", value)
+        finite = ", and finite" * (isinstance(value, float) and not math.isfinite(value))
+        require(_fits(value, field.type), f"{field.name} must be of the type {kind}{finite}", value)
 
 
 def _fits(value: object, kind: object) -> bool:

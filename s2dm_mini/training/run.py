@@ -35,6 +35,8 @@ def claimed(config: TrainConfig, resume: bool) -> Iterator[None]:
     """Be the only training into config.out. Raises TakenError, WriteError, and TrainingError rather than overwrite another training."""
     if resume and config.out is None:
         raise ValueError("to resume, set out to the folder of the run.")
+    if resume and not files(config)[-1].exists():
+        raise TrainingError(f"{config.out} holds no training to resume: begin one without resume, or name the folder of another.")
     with sole_writer(*files(config)) if config.out is not None and is_first_process() else nullcontext():
         if config.out is not None and not resume and files(config)[-1].exists():
             raise TrainingError(f"{config.out} already holds a training, which this one would overwrite: resume it, choose another folder, "

@@ -137,5 +137,6 @@ def new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.
             start = start.with_classes(classes)
     if replace(start.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
-                            f"it has {start.config}.")
+                            f"it takes {start.config.shape} and has channels {start.config.channels}; set preset to the one that it was "
+                            f"trained with.")
     return start.requires_grad_(True)

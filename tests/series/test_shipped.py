@@ -4,7 +4,7 @@ import json
 import pytest
 
 from s2dm_mini.series import shipped
-from s2dm_mini.support.files import TakenError, sole_writer
+from s2dm_mini.support.files import TakenError, WriteError, sole_writer
 
 
 @pytest.fixture
@@ -57,6 +57,12 @@ def test_without_a_record_every_file_that_differs_is_kept(source, tmp_path, reco
     assert "Kept because changed there: notebooks/01_x.ipynb." in shipped.lay_out(folder)
     assert (folder / "notebooks/01_x.ipynb").read_text(encoding="utf-8") == "was here before"
     assert "notebooks/01_x.ipynb" not in json.loads((folder / "data" / shipped.LAID).read_text(encoding="utf-8"))
+
+
+def test_a_folder_in_the_place_of_a_notebook_is_a_sentence(source, tmp_path):
+    (tmp_path / "course" / "notebooks" / "01_x.ipynb").mkdir(parents=True)
+    with pytest.raises(WriteError, match="01_x.ipynb cannot be written"):
+        shipped.lay_out(tmp_path / "course")
 
 
 def test_two_at_once_are_refused(source, tmp_path):

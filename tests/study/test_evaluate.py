@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from s2dm_mini import NoiseSchedule, sample
 from s2dm_mini.checkpoints import CheckpointError, load_pretrained, open_network
@@ -88,4 +89,18 @@ def test_unknown_names_are_refused(tmp_path):
 def test_a_picture_of_too_many_dots_is_refused_before_anything_is_drawn(tmp_path):
     with pytest.raises(ValueError, match="64 images enlarged 3000 times have 147,456,000,000 dots; a picture has at most 100,000,000"):
         samples_picture("tiny-shapes-l0", tmp_path / "a.png", enlarge=3000, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_beyond_the_images_make_no_wider_picture(tmp_path):
+    samples_picture("tiny-shapes-l0", tmp_path / "a.png", n=2, steps=2, columns=1_000_000, enlarge=1, device="cpu")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (32, 16)
+
+
+def test_numbers_out_of_range_are_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(ValueError, match="samples must be at least 4, for precision and recall, not 3"):
+        evaluate("tiny-shapes-l0", samples=3, table=tmp_path / "t.csv")
+    with pytest.raises(ValueError, match="seed must be an integer in 0"):
+        samples_picture("tiny-shapes-l0", tmp_path / "a.png", n=2, steps=2, seed=-1, device="cpu")
     assert not list(tmp_path.iterdir())

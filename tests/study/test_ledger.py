@@ -171,7 +171,7 @@ def test_a_pipeline_of_diffusers_is_judged_without_training(tmp_path, monkeypatc
     table, options = tmp_path / "t.csv", {"size": "hub", "out": tmp_path, "device": "cpu", "table": tmp_path / "t.csv"}
     groups = missing("hub", table)
     said = ledger.run_stage("train", groups[0], pipeline=str(tmp_path / "pipeline"), **options)
-    assert re.match(r"400 evaluations of [\d,]+ parameters, [\d.]+ ms each on .*: about 0.0 hours", said), "2 scales, 2 sets, 2 + 3 steps, 20"
+    assert re.match(r"400 evaluations of [\d,]+ parameters, [\d.]+ ms each on .*: about 0.0 hours", said), "2 scales and sets, 5 steps, 20"
     for group in groups:
         ledger.run_stage("sample", group, **options)
         ledger.run_stage("measure", group, **options)
