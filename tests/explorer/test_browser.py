@@ -405,6 +405,145 @@ def test_the_page_without_a_kernel_is_moved_shared_and_quick(without_kernel, chr
     page.close()
 
 
+@pytest.fixture(scope="module")
+def alone(without_kernel, chromium):
+    """(page, errors) of the page without a kernel; the tests share it, and each begins with `at`."""
+    page, errors = chromium.new_page(viewport={"width": 1280, "height": 900}), []
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(without_kernel.as_uri())
+    yield page, errors
+    page.close()
+
+
+def at(alone, skip: int = 49, tau: float = 0.99, steps: int = 4, pictures: int = 0, time: int = TIMES) -> None:
+    """Load the shared page afresh at a setting, with the middle frame large."""
+    page, errors = alone
+    errors.clear()
+    page.evaluate("address => history.replaceState(null, '', address)",
+                  f"#skip={skip}&tau={tau:g}&steps={steps}&pictures={pictures + 1}&frame={MIDDLE + 1}&time={time}")
+    page.reload()
+    drawn(page, skip, f"{tau:g}", steps, pictures, MIDDLE, time=time)
+
+
+def test_copy_says_what_it_did_and_selects_the_line_where_a_page_may_not_copy(without_kernel, chromium):
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.route("http://**", lambda route: route.fulfill(path=without_kernel))
+    for address, words in (("http://localhost/", "copied"), ("http://explorer.test/", "selected; Ctrl-C copies it")):
+        page.goto(address)
+        drawn(page, 49, 0.99, 4, 0, 3)
+        assert page.evaluate("Boolean(navigator.clipboard)") == (words == "copied")
+        page.evaluate("document.addEventListener('copy', () => { window.taken = getSelection().toString(); })")
+        page.click("#copy")
+        until(page, f"document.querySelector('[role=status]#copied').textContent === '{words}'")
+        page.click("text=blink")  # which draws again, and must leave the selection
+        page.wait_for_selector("#what:has-text('blinking')")
+        if words != "copied":
+            page.keyboard.press("Control+c")
+        code = page.inner_text("#code")
+        assert code == page.evaluate("navigator.clipboard?.readText() ?? window.taken")
+        assert "tau=0.99" in code
+        page.click("text=too much")
+        drawn(page, 49, 0.9, 4, 0, 3)
+        assert page.inner_text("#copied") == "", "another line has not been copied"
+    context.close()
+
+
+def test_a_choice_while_strips_unpack_is_drawn_when_they_are_there(alone):
+    page, errors = alone
+    at(alone)
+    page.evaluate("""() => {
+        const whole = Response.prototype.arrayBuffer, held = new Promise(done => { window.release = done; });
+        Response.prototype.arrayBuffer = async function () { await held; return whole.call(this); };
+    }""")
+    page.click("text=blink")
+    page.wait_for_selector("#what:has-text('blinking')")
+    for name in ("steps", "pictures"):
+        page.focus(f"#{name}")
+        page.keyboard.press("ArrowDown")
+    assert [page.input_value(f"#{name}") for name in ("steps", "pictures")] == ["2", "1"]
+    page.wait_for_timeout(500)  # one more blink
+    page.click("text=blink")
+    assert not errors
+    drawn(page, 49, 0.99, 4, 0, 3)
+    page.evaluate("window.release()")
+    drawn(page, 49, 0.99, 2, 1, 3)
+    *_, view = views(Setting("tiny, shapes", frames=FRAMES, steps=2, first=2, second=3))
+    same_pixels(page, "-film", view.l0.pixels, view.s2dm.pixels, gain_of(view))
+    assert not errors
+
+
+def test_the_slider_of_tau_ends_at_1_on_the_right(alone):
+    page, errors = alone
+    at(alone)
+    page.focus("#tau")
+    for key, tau in (("ArrowRight", "0.999"), ("ArrowUp", "1"), ("ArrowLeft", "0.999"), ("Home", f"{ROWS[-1]:g}"), ("End", "1")):
+        page.keyboard.press(key)
+        drawn(page, 49, tau, 4, 0, 3)
+        assert page.get_attribute("#tau", "aria-valuetext") == tau and f"&tau={tau}&" in page.url
+    assert not errors
+
+
+def test_a_choice_ends_the_movement_that_would_overwrite_it(alone):
+    page, errors = alone
+    at(alone)
+    own, other = (page.locator(".s2dm-cells input").nth(2 * len(SKIPS) + column) for column in (4, 1))
+    choices = {"the cell that is chosen already": own.click, "skip": lambda: page.press("#skip", "ArrowRight"),
+               "τ": lambda: page.press("#tau", "Home"), "steps": lambda: page.select_option("#steps", "2"),
+               "an address": lambda: page.evaluate("() => new Promise(done => { onhashchange = done; location.hash = '#tau=0.97'; })"),
+               "a preset": lambda: page.click("text=too much")}
+    for name, choose in choices.items():
+        page.click("text=sweep τ")
+        assert page.get_attribute("#sweep", "aria-pressed") == "true"
+        choose()
+        assert page.get_attribute("#sweep", "aria-pressed") == "false", name
+    page.wait_for_timeout(600)  # longer than a tick
+    assert page.get_attribute("#page", "data-drawn") == f"49,0.9,2,0,3,{TIMES}"
+    page.click("text=blink")
+    other.click()
+    assert page.get_attribute("#blink", "aria-pressed") == "true", "it overwrites nothing"
+    page.click("text=walk from")
+    other.click()
+    assert page.get_attribute("#walk", "aria-pressed") == "true", "it overwrites nothing"
+    page.press("#frame", "End")
+    assert page.get_attribute("#walk", "aria-pressed") == "false"
+    drawn(page, 4, 0.99, 2, 0, FRAMES - 1)
+    assert not errors
+
+
+def test_what_is_empty_or_no_number_in_the_address_is_ignored(alone):
+    page, errors = alone
+    at(alone, 24, 0.97, 2, 1, time=2)
+    whole = page.url
+    for value in ("", "%20", "x", "2x", "-1"):
+        page.evaluate("hash => { location.hash = hash; }", "&".join(f"{name}={value}" for name in
+                                                                    ("skip", "tau", "steps", "pictures", "frame", "time")))
+        until(page, f"location.href === '{whole}'")
+        drawn(page, 24, 0.97, 2, 1, MIDDLE, time=2)
+    page.evaluate("history.replaceState(null, '', '#time=')")
+    page.reload()
+    drawn(page, 49, 0.99, 4, 0, MIDDLE)
+    assert not errors
+
+
+def test_words_and_map_are_about_the_picture_also_on_the_way_to_it(alone):
+    page, errors = alone
+    at(alone)
+    words, shown = page.inner_text("#said"), page.evaluate("document.getElementById('page').style.getPropertyValue('--map')")
+    assert "mean change" in words and "at x₀" not in words
+    page.press("#time", "Home")
+    drawn(page, 49, 0.99, 4, 0, MIDDLE, time=0)
+    assert page.inner_text("#said") == f"{words} That is at x₀."
+    assert page.evaluate("document.getElementById('page').style.getPropertyValue('--map')") == shown
+    assert "The map shows x₀ of this frame" in page.inner_text(".s2dm-right") and "Map: x₀ of this frame" in " ".join(accessibility(page))
+    page.click("text=τ = 1: L₀")
+    drawn(page, 49, 1, 4, 0, MIDDLE, time=0)
+    assert page.inner_text("#said") == "τ = 1 is L₀ itself: nothing changes."
+    assert not errors
+
+
 def test_the_page_for_the_book_would_be_small_enough_and_a_larger_one_is_refused(without_kernel, monkeypatch):
     content = without_kernel.read_text(encoding="utf-8")
     assert len(content) < LIMIT and not re.search(r'(src|href)="', content)
