@@ -103,7 +103,7 @@ class Explorer(widgets.VBox):
             setattr(self, name, widgets.Dropdown(options=list(options), value=getattr(s, name), description=label, tooltip=tooltip))
         self.first, self.second = End("from", s.first), End("to", s.second)
         self.map = widgets.RadioButtons(options=CELLS, value=CELLS[0][1], tooltip="The same frame for every skip and τ")
-        self.presets = [self._button(words, partial(self._set, skip=skip, tau=tau)) for words, (skip, tau) in PRESETS.items()]
+        self.presets = [self._button(words, partial(self._choose, skip=skip, tau=tau)) for words, (skip, tau) in PRESETS.items()]
         self.sweep = self._button("sweep τ", self._toggle_sweep)
         self.make = self._button("make PNG", self._make_file)
         self.back, self.next = self._button("back", lambda: self._turn(-1)), self._button("next", lambda: self._turn(1))
@@ -157,10 +157,17 @@ class Explorer(widgets.VBox):
             self._held = False
         self._moved()
 
-    def _moved(self, _: dict | None = None) -> None:
+    def _choose(self, **values) -> None:
+        """Set several controls for the user; a sweep, which would go on over them, ends."""
+        self._end_sweep()
+        self._set(**values)
+
+    def _moved(self, change: dict | None = None) -> None:
         """Request the setting of the controls; the current run stops at its next step."""
         if self._held or self._closed:
             return
+        if change and change["owner"] is self.tau:
+            self._end_sweep()
         setting = self.setting()
         self.eta.box.disabled = self.eta.slider.disabled = not SAMPLERS[setting.sampler].takes_eta
         self.frame.end_at(setting.frames)
@@ -183,7 +190,7 @@ class Explorer(widgets.VBox):
         row, column = nearest_cell(self.setting())
         if not self._held and self.map.index != row * len(SKIPS) + column:
             skip, tau = change["new"]
-            self._set(skip=skip, tau=tau)
+            self._choose(skip=skip, tau=tau)
 
     def _turn(self, by: int) -> None:
         """Show another card of the story and set what it starts from."""
@@ -200,6 +207,10 @@ class Explorer(widgets.VBox):
         self._sweep = [] if self._sweep else [*TAUS, *TAUS[-2::-1]]
         self.sweep.description = "stop the sweep" if self._sweep else "sweep τ"
         self._moved()
+
+    def _end_sweep(self) -> None:
+        with self._news:
+            self._sweep, self.sweep.description = [], "sweep τ"
 
     def wait(self, seconds: float = 60) -> bool:
         """Wait until the wanted setting is drawn; False if that takes longer."""
@@ -255,8 +266,8 @@ class Explorer(widgets.VBox):
         with self._news:
             if self._news.wait_for(self._outdated, SWEEP_SECONDS if self._sweep else SETTLED_SECONDS):
                 return
-        if self._sweep:
-            tau, *self._sweep = self._sweep
+            tau = self._sweep.pop(0) if self._sweep else None
+        if tau is not None:
             self.sweep.description = "stop the sweep" if self._sweep else "sweep τ"
             self._set(tau=tau)
             return
@@ -295,7 +306,8 @@ class Explorer(widgets.VBox):
             getattr(self, f"_{name}").value = self._css(**{name: _url("png", row_png(pixels, asked.frames))})
         self._caption(f", frame {self.frame.value} of {asked.frames}{when}", f"skip {by.skip}, τ {by.tau:g}", f"×{gain}")
         self._curve.value = factor(by)
-        self._say(complaint(view) or verdict(view), alarm=bool(complaint(view)))
+        where = " That is at x₀." if when and by.tau != 1 else ""
+        self._say(complaint(view) or verdict(view) + where, alarm=bool(complaint(view)))
 
     def _css(self, **values) -> str:
         """A style sheet that sets variables of this page."""

@@ -137,6 +137,6 @@ def new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.
             start = start.with_classes(classes)
     if replace(start.config, dropout=unet.dropout) != unet:
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
-                            f"it takes {start.config.shape} and has channels {start.config.channels}; set preset to the one that it was "
-                            f"trained with.")
+                            f"it takes {start.config.shape}, has channels {start.config.channels} and {start.config.classes or 'no'} classes; "
+                            f"set preset and label_dropout as it was trained.")
     return start.requires_grad_(True)

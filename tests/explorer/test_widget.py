@@ -228,6 +228,25 @@ def test_a_sweep_goes_through_every_tau_and_ends_where_it_began(page, monkeypatc
     assert page.wait() and page.sweep.description == "sweep τ"
 
 
+@pytest.mark.parametrize("choice", ["preset", "cell", "tau"])
+def test_a_choice_ends_the_sweep(page, monkeypatch, choice):
+    page.wait()
+    monkeypatch.setattr(e, "SWEEP_SECONDS", 60)
+    click(page.sweep)
+    if choice == "preset":
+        click(page.presets[0])
+    elif choice == "cell":
+        send(page.map, index=3 * len(SKIPS) + 2)
+    else:
+        send(page.tau.box, value=0.995)
+    assert page.sweep.description == "sweep τ" and not page._sweep
+    monkeypatch.setattr(e, "SWEEP_SECONDS", 0)
+    chosen = page.setting()
+    shows(page, chosen)
+    send(page.time.box, value=0)
+    assert page.wait() and page.sentence.endswith("That is at x₀.")
+
+
 def test_parts_can_be_hidden_and_cards_set_the_controls(networks):
     story = [("Where is the change?", {}), ("And at τ = 1?", {"tau": 1.0}), ("And at skip 9?", {"skip": 9, "tau": 0.9, "first": 5})]
     page = explore(hide=["map", "toy", "more"], story=story, family=SMALL.family, frames=3, steps=3)

@@ -571,7 +571,7 @@ def test_fine_tuning_starts_from_the_checkpoint(small, tmp_path, zoo):
 
 def test_fine_tuning_refuses_another_architecture(small, tmp_path, zoo):
     save_model(tmp_path / "p.safetensors", UNet(replace(SMALL, channels=(8, 8))), {})
-    with pytest.raises(TrainingError, match=r"p\.safetensors is not a tiny network: it takes .*\(8, 8\); set preset to"):
+    with pytest.raises(TrainingError, match=r"p\.safetensors is not a tiny network: it takes .*\(8, 8\) and no classes; set preset"):
         next(train(replace(BASE, start=str(tmp_path / "p.safetensors")), small))
     with pytest.raises(CheckpointError, match="cannot be read"):
         next(train(replace(BASE, start="nano-l1"), small))
@@ -695,7 +695,7 @@ def test_a_network_without_labels_can_be_taught_them(small, tmp_path):
     assert torch.initial_seed() == 0 and torch.randn(1).item() == torch.randn(1, generator=torch.Generator().manual_seed(0)).item()
     taught = str(tmp_path / "0.2" / "model.safetensors")
     assert load_model(taught)[0].config.classes == 4
-    with pytest.raises(TrainingError, match="not a tiny network: it has .*classes=4"):
+    with pytest.raises(TrainingError, match="not a tiny network: it takes .* and 4 classes; set preset and label_dropout"):
         next(train(replace(config, start=taught), small))
-    with pytest.raises(TrainingError, match="not a tiny network of 10 classes: it has .*classes=4"):
+    with pytest.raises(TrainingError, match="not a tiny network of 10 classes: .* and 4 classes"):
         next(train(replace(config, start=taught, label_dropout=0.2), replace(small, classes=CIFAR10_CLASSES)))
