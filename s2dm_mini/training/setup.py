@@ -136,7 +136,8 @@ def new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.
         if classes and not start.config.classes:
             start = start.with_classes(classes)
     if replace(start.config, dropout=unet.dropout) != unet:
-        raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: "
-                            f"it takes {start.config.shape}, has channels {start.config.channels} and {start.config.classes or 'no'} classes; "
-                            f"set preset and label_dropout as it was trained.")
+        there = start.config
+        raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: it takes "
+                            f"{there.shape}, has channels {there.channels} and {there.classes or 'no'} classes; set preset and label_dropout "
+                            f"as it was trained.")
     return start.requires_grad_(True)
