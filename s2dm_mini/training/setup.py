@@ -138,6 +138,6 @@ def new_model(config: TrainConfig, start: nn.Module | None, classes: int) -> nn.
     if replace(start.config, dropout=unet.dropout) != unet:
         there = start.config
         raise TrainingError(f"{config.start} is not a {config.preset} network{f' of {classes} classes' if classes else ''}: it takes "
-                            f"{there.shape}, has channels {there.channels} and {there.classes or 'no'} classes; set preset and label_dropout "
-                            f"as it was trained.")
+                            f"{there.shape}, has channels {there.channels} and {there.classes or 'no'} classes; set preset and "
+                            f"label_dropout as it was trained.")
     return start.requires_grad_(True)
