@@ -87,7 +87,7 @@ class Fit(NamedTuple):
 def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: int = 24) -> Fit:
     """Search for the line with the least `distance(scale)`, scale (T,) as `line` gives it, in at most `evaluations` evaluations.
 
-    A fifth of them tries constants from λ = 1 on; the others start from the best constant and two lines with λ_first below λ_last, the
+    A third of them tries constants from λ = 1 on; the others start from the best constant and two lines with λ_first below λ_last, the
     direction of S²-DM's s_t and of the Gaussian's best line on the quadratic grid. The result is never worse than no scaling; it may be
     a local minimum, and below about twenty evaluations the search is often unfinished. Raises ValueError for fewer than 6.
     """
@@ -101,7 +101,7 @@ def fit_line(distance: Callable[[Tensor], float], T: int = 1000, evaluations: in
             tried[key] = distance(line(*key, T)) if min(key) > 0 else math.inf
         return tried[key]
 
-    nelder_mead(at, [[1.0], [1.0 + STEP]], max(2, evaluations // 5))
+    nelder_mead(at, [[1.0], [1.0 + STEP]], max(2, evaluations // 3))
     constant = min(tried, key=tried.get)
     c = constant[0]
     # One more evaluation: the first point, the constant, is known.
