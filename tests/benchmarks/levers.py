@@ -41,7 +41,7 @@ class Size:
     """The setting that levers are changed in, and how many images are drawn to judge it."""
 
     base: TrainConfig
-    decays: tuple[float, ...]  # of the EMA, to try; with `ema_ramp` those near 1 are never reached in a short run
+    decays: tuple[float, ...]  # of further EMA of the first training, to try; with `ema_ramp` those near 1 are never reached in a short run
     samples: int
     fp32: float | None = None  # images a second in fp32, over those in bf16: the lever sees fewer images in the same time
     peer: bool = True
@@ -95,6 +95,13 @@ def our_network(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
     for _ in train(config, images, resume=(config.out / "state.safetensors").exists()):
         pass
     network, record = load_model(config.out / "model.safetensors", best_device() if config.device == "auto" else config.device)
+    return network, {key: record[key] for key in ("images_seen", "minutes", "loss", "device")}
+
+
+def other_average(config: TrainConfig, images: Images) -> tuple[UNet, dict]:
+    """The average with the decay config.ema_decay that the training without any lever kept beside its own; costs no training."""
+    path = config.out.parents[1] / "base" / config.out.name / f"model-ema-{config.ema_decay:g}.safetensors"
+    network, record = load_model(path, best_device() if config.device == "auto" else config.device)
     return network, {key: record[key] for key in ("images_seen", "minutes", "loss", "device")}
 
 
@@ -180,8 +187,9 @@ def main() -> None:
     for seed in range(args.seeds):
         for name in results:
             folder = args.out / f"{args.size}-{budget}" / name.replace(" ", "") / f"seed-{seed}"
-            config = replace(base, **changes.get(name, {}), seed=seed, out=folder)
-            found = result(their_network if name == PEER else our_network, config, images, judge)
+            config = replace(base, **changes.get(name, {}), seed=seed, out=folder, ema_others=size.decays if name == "base" else ())
+            make = their_network if name == PEER else other_average if name.startswith("ema-") else our_network
+            found = result(make, config, images, judge)
             results[name].append(found)
             print(f"seed {seed}, {name}: {found['distances']} after {found['minutes']:.1f} minutes", flush=True)
     print(f"\n{results['base'][0]['device']}; {args.size}, {budget.replace('-', ' ')}, {size.samples:,} images drawn; "
