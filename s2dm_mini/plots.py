@@ -196,7 +196,7 @@ def forest(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], x_lab
             ax.plot([low, high], [rows.index(row)] * 2, color=color, linewidth=1.4, marker="none")
             ax.plot(mean, rows.index(row), "o", color=color, markersize=4)
         ax.set(title=title, yticks=range(len(rows)), yticklabels=rows)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(5 if len(panels) < 4 else 3))
         ax.tick_params(axis="y", length=0, labelsize=8)
         ax.grid(axis="y", visible=False)
     axes[0].invert_yaxis()

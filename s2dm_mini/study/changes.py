@@ -128,13 +128,15 @@ def count(cells: Sequence[Change]) -> str:
 
 
 def change_table(cells: Iterable[Change]) -> str:
-    """Changes in one kind of features as a Markdown table: a row a network and scale, a column a sampler and step count."""
+    """Changes in one kind of features as a Markdown table: a row a network and scale, a column a sampler, a grid and a step count."""
     by_row: dict[str, dict[tuple, str]] = defaultdict(dict)  # network and scale → place → change
     places = set()
     for c in cells:
         by_row[title(c.setting, c.scale)][c.place] = str(c)
         places.add((*c.place, c.nfe))
-    names = [f"{FAMILIES.get(sampler, sampler)}, {steps} steps ({nfe})" for sampler, _, steps, nfe in sorted(places)]
+    grids = len({grid for _, grid, *_ in places})
+    names = [f"{FAMILIES.get(sampler, sampler)}, {f'{grid}, ' if grids > 1 else ''}{steps} steps ({nfe})"
+             for sampler, grid, steps, nfe in sorted(places)]
     lines = [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(places)]
     for name, row in by_row.items():
         lines.append(f"| {name} | " + " | ".join(row.get(tuple(place), "") for *place, _ in sorted(places)) + " |")

@@ -95,4 +95,7 @@ def test_tables():
     assert lines[0] == "| | DDIM, 10 steps (10) | F-PNDM, 10 steps (10) |"
     assert lines[2:] == ["| L₀, ε/1.017 | **-10.0 ± 0.0 %** |  |", "| L₀ shrunk like S²-DM^10, no training |  | +10.0 ± 10.0 % |",
                          "| S²-DM^50 | +0.0 ± 20.0 % |  |"]
+    two_grids = found + changes(rows("l0", [4, 4], spacing="uniform") + rows("s2dm50", [2, 2], spacing="uniform"))
+    assert change_table(two_grids).splitlines()[0] == (
+        "| | DDIM, quadratic, 10 steps (10) | DDIM, uniform, 10 steps (10) | F-PNDM, quadratic, 10 steps (10) |")
     assert title("s2dm50-tau0.9", "none") == "S²-DM^50, τ 0.9"
