@@ -215,3 +215,21 @@ def test_eigenvalues_of_a_data_set_are_shipped(references, zoo):
     x = to_unit_range(images.pixels).flatten(1).double()
     expected = torch.linalg.svdvals(x - x.mean(0)).square() / 199  # 192 values: as many as pixels
     torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-10)
+
+
+def test_the_factor_between_two_networks_is_found(speed, monkeypatch, capsys, tmp_path):
+    """The network of S²-DM is L_0's with its last layer times 0.9: both estimates must say 0.9 at every t."""
+    import trained_scales
+
+    network, record = checkpoints.load_model(checkpoints.pretrained_file("tiny-shapes-l0"))
+    (tmp_path / "l0.0").mkdir()
+    checkpoints.save_model(tmp_path / "l0.0" / "model.safetensors", network, record, torch.float32)
+    for weight in network.conv_out.parameters():
+        weight.mul_(0.9)
+    (tmp_path / "s2dm50.0").mkdir()
+    checkpoints.save_model(tmp_path / "s2dm50.0" / "model.safetensors", network, record | {"started_from": record}, torch.float32)
+    monkeypatch.setattr(trained_scales, "cifar10", lambda split: shapes(8, 16, seed=1))
+    monkeypatch.setattr(trained_scales, "TIMES", (100, 900))
+    run(monkeypatch, trained_scales, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("| 0.9000 | 0.9000 |") == 2 and "| 400,000 images of L₀ |" in said
