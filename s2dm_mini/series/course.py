@@ -89,6 +89,8 @@ class Sliders(widgets.VBox):
     Without a kernel, a page of HTML moves the first sliders, as many as need at most 12 pictures; the others stand at their defaults.
     """
 
+    level = ""  # as in `label_lines`
+
     def __init__(self, draw: Callable[..., Figure], **options: Sequence):
         self.draw, first = draw, {name: argument.default for name, argument in inspect.signature(draw).parameters.items()}
         self.controls = {name: widgets.SelectionSlider(options=list(values), value=first[name], description=name.replace("_", " "),
@@ -96,15 +98,15 @@ class Sliders(widgets.VBox):
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="800px"))
         super().__init__([*self.controls.values(), self.image])
         for control in self.controls.values():
-            control.observe(self._moved, "value")
-        self._moved(None)
+            control.observe(lambda _: self.redraw(), "value")
+        self.redraw()
 
     def _picture(self, **moved) -> Figure:
         picture = self.draw(**{name: control.value for name, control in self.controls.items()} | moved)
-        label_lines(picture)
+        label_lines(picture, self.level)
         return picture
 
-    def _moved(self, change: dict | None) -> None:
+    def redraw(self) -> None:
         picture = self._picture()
         self.image.value, self.size = png(picture), page_size(picture)
 
@@ -136,5 +138,8 @@ def show(picture: Figure | Sliders, number: str, caption: str, level: str = "") 
         display({"image/png": base64.b64encode(png(picture)).decode(), "text/plain": f"Figure {number}"}, raw=True,
                 metadata={"image/png": page_size(picture)})
     else:
+        if level:
+            picture.level = level
+            picture.redraw()
         display(picture)
     display(Markdown(f"**Figure {number}.** {caption}"))

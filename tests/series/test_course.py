@@ -118,3 +118,12 @@ def test_the_table_counts_each_notebook_and_eight_carry_sliders(monkeypatch):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in notebook_table().splitlines()[2:]]
     assert all(row[5].isdigit() and int(row[1].replace(",", "")) <= 2_000 for row in rows)
     assert sum(row[4] != "0" for row in rows) >= 8
+
+
+def test_a_dashed_level_has_its_name_under_sliders(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("s2dm_mini.series.course.png", lambda picture, *_: drawn.append(picture) or b"")
+    lines = lambda n=1: {"rising": ([1, 2], [0, n]), "falling": ([1, 2], [n, 0])}  # noqa: E731
+    show(Sliders(lambda n=1: plots.curves(lines(n), "x", "y", level=0), n=[1, 2]), "1.1", "Move it.", level="zero")
+    named = [{text.get_text() for text in picture.axes[0].texts} for picture in drawn]
+    assert "zero" not in named[0] and {"zero", "rising", "falling"} <= named[-1]
