@@ -1,5 +1,5 @@
 # make reproduce   run the notebook series (quick), results in build/reproduction/index.html
-# make reproduce-full   fill in whatever the ledger of a size lacks: make reproduce-full SIZE=cpu CORES=2
+# make reproduce-full   fill in whatever the ledger of a size lacks: make reproduce-full SIZE=scratch CORES=2
 # make test        lint, unit tests, tests on an emulated GPU, notebooks
 # make test-cuda   the tests on an emulated GPU alone (tests/cuda/README.md); make test-cuda-notebooks: every notebook there, some minutes
 # make gpu-report  on a machine with a GPU: measures it, writes data/results/gpu-report.md and .csv, to hand in as a pull request
@@ -8,7 +8,7 @@
 # make explorer    the latent explorer as a page of its own, at the address that is printed; build/explorer.html needs no server
 # make labs        the assignments: student copies, solutions, answer sheets and graders in build/labs (see notebooks/labs/README.md)
 # make book        the stored notebooks and the library's reference as a site: build/book/index.html
-# make report      the ledger's verdicts as the book's page Results so far and as one file, build/report.html: make report SIZE=cpu
+# make report      the ledger's verdicts as the book's page Results so far and as one file, build/report.html: make report SIZE=scratch
 # make release     sdist and wheel in build/release, built from nothing and checked; sizes are printed
 # make slides      slides of the notebooks, which need no internet: build/slides/index.html
 # All of them install what they need into .venv first; PYTHON=python3.12 chooses the interpreter.
@@ -16,7 +16,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-SIZE ?= cpu
+SIZE ?= scratch
 CORES ?= 2
 # A word for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'

@@ -25,7 +25,7 @@ GPU = "--gres=gpu:1" if SIZE == "full" else ""  # for Slurm, see s2dm_mini/slurm
 VERDICTS = TABLE.with_name(f"verdicts-{SIZE}.md")
 FRESH = not LACKING and TABLE.exists() and VERDICTS.exists() and sha256(TABLE) in VERDICTS.read_text()
 # Notebook 08 shows the tables that are in their place; for one elsewhere only the verdicts are written.
-PARAMETERS = {} if "table" in config else {"quick": "-p dataset shapes -p preset tiny", "cpu": "", "full": "-p profile full"}
+PARAMETERS = {} if "table" in config else {"quick": "-p dataset shapes -p preset tiny", "scratch": "", "full": "-p profile full"}
 NOTEBOOK = [f"{OUT}/{SIZE}/08_reproduction.ipynb"] if SIZE in PARAMETERS else []
 
 

@@ -21,17 +21,19 @@ def written(tmp_path, monkeypatch):
     other = other_results()
     monkeypatch.setattr(report, "other_results", lambda: other)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
-    report.write_report("cpu", tmp_path / "book" / "results.md", tmp_path / "report.html")
+    report.write_report("scratch", tmp_path / "book" / "results.md", tmp_path / "report.html")
     return tmp_path
 
 
 def test_the_page_of_the_book_is_of_the_committed_ledger(written):
     page = (ROOT / "notebooks" / "book" / "results.md").read_text(encoding="utf-8")
     assert page == (written / "book" / "results.md").read_text(encoding="utf-8"), "run make report"
-    rows = rows_of("cpu")
+    rows = rows_of("scratch")
     assert verdict_table(verdicts(rows, **other_results())) in page and f"{len(rows)} measurements on" in page
-    constant = next(c for c in changes(rows) if (c.scale, *c.place) == ("b1.005", "ddim", "quadratic", 5))
-    assert f"| L₀, ε/1.005 | {constant} |" in page
+    closed = {c.features: str(c) for c in changes(rows) if (c.setting, c.scale, *c.place) == ("l0", "s2dm50", "ddim", "quadratic", 10)}
+    tables = page.partition("## Without training")[2].split("In the features ")[1:]
+    assert len(closed) == 5 and all(closed[table.partition(":")[0]] in table for table in tables)
+    assert "DDIM in 50, 100, 200 steps" in page, "what the plan has and the table lacks"
 
 
 def test_the_html_file_holds_its_picture(written):

@@ -1,4 +1,4 @@
-"""Writes the report for those who will not open a notebook: python notebooks/book/report.py --size cpu
+"""Writes the report for those who will not open a notebook: python notebooks/book/report.py --size scratch
 
 It is written from the ledger; no number in it is typed by hand.
 """
@@ -14,13 +14,14 @@ from nbconvert.filters import markdown2html
 
 from s2dm_mini.plots import forest
 from s2dm_mini.study.changes import Change, change_table, changes, title
-from s2dm_mini.study.ledger import table_of
+from s2dm_mini.study.ledger import missing, table_of
 from s2dm_mini.study.plan import FAMILIES, PAPER
 from s2dm_mini.study.tables import RESULTS, ResultsError, read_rows
 from s2dm_mini.study.verdicts import CLAIMED, other_results, verdict_table, verdicts
 from s2dm_mini.support.files import write_whole
 
 HERE = Path(__file__).parent
+SHOWN = ("l0", *PAPER)
 TEMPLATE = HERE / "templates" / "results.md"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>S²-DM, judged</title>
@@ -44,7 +45,18 @@ def forest_plot(cells: list[Change]) -> bytes:
     return file.getvalue()
 
 
-def write_report(size: str = "cpu", page: Path = HERE / "results.md", out: Path = Path("build/report.html")) -> str:
+def lacking(size: str, table: Path) -> list[str]:
+    """What the plan has and the table lacks, in words."""
+    steps: dict[str, set[int]] = {}
+    for group in missing(size, table):
+        again = " from a second set of x_T" if group.sampling_seed else ""
+        whose = "" if group.scale == "none" else f"{title(group.setting, group.scale)}, "
+        name = whose + FAMILIES.get(group.sampler, group.sampler) + again
+        steps.setdefault(name, set()).update(group.steps)
+    return [f"{name} in {', '.join(map(str, sorted(counts)))} steps" for name, counts in steps.items()]
+
+
+def write_report(size: str = "scratch", page: Path = HERE / "results.md", out: Path = Path("build/report.html")) -> str:
     """Write the report on a ledger: a page of the book with its picture, and one HTML file that holds both.
 
     Args:
@@ -61,12 +73,15 @@ def write_report(size: str = "cpu", page: Path = HERE / "results.md", out: Path 
     if not main:
         raise ResultsError(f"{table} has no change by S²-DM^10 or S²-DM^50 with an error: measure at least two training seeds.")
     judged = verdicts(rows, **other_results())
+    closed = dict.fromkeys((c.features, *c.place) for c in found if c.setting == "l0" and c.sampler == "ddim")
+    kinds = list(dict.fromkeys(row["features"] for row in rows))
     text = Template(TEMPLATE.read_text(encoding="utf-8"), keep_trailing_newline=True).render(
-        size=size, table=table.name, rows=rows, row=rows[0], kind=main[0].features, verdict_table=verdict_table(judged),
-        kinds=list(dict.fromkeys(row["features"] for row in rows)), seeds=sorted({row["training_seed"] for row in rows}),
+        size=size, table=table.name, rows=rows, row=rows[0], verdict_table=verdict_table(judged),
+        kinds=kinds, seeds=sorted({row["training_seed"] for row in rows}),
         devices=" and ".join(dict.fromkeys(row["device"] for row in rows)),
-        closed=change_table([c for c in found if c.setting == "l0" and c.sampler == "ddim" and c.features == main[0].features]),
-        untested=[verdict.claim for verdict in judged if verdict.verdict == "not tested here"])
+        closed={kind: change_table(c for c in found if (c.features, *c.place) in closed and c.features == kind and c.setting in SHOWN)
+                for kind in kinds if closed},
+        lacking=lacking(size, table), untested=[verdict.claim for verdict in judged if verdict.verdict == "not tested here"])
     png, picture = forest_plot(main), RESULTS.parent / "pictures" / "forest.png"
     write_whole(picture, png)
     write_whole(page, text.encode())

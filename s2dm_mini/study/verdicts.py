@@ -73,8 +73,10 @@ def verdicts(rows: Rows, strips: Rows = (), cost: Rows = ()) -> list[Verdict]:
 
 
 def _distances_fall(claims: dict[str, list[Change]]) -> list[Verdict]:
-    """Rules 1 to 3."""
+    """Rules 1 to 3. Strata that lack a training seed, in a ledger that is being filled, are left out."""
     words, said = ({claim: {} for claim in claims} for _ in range(2))
+    seeds = max((len(c.values) for cells in claims.values() for c in cells), default=0)
+    claims = {claim: [c for c in cells if len(c.values) == seeds] for claim, cells in claims.items()}
     for kind in dict.fromkeys(c.features for cells in claims.values() for c in cells):
         strata = {claim: of_kind for claim, cells in claims.items() if (of_kind := [c for c in cells if c.features == kind])}
         means = [pooled(cells) for cells in strata.values()]
@@ -93,7 +95,7 @@ def _together(words: Iterable[str]) -> str:
         return found[0] if found else NOT_TESTED
     if "mixed" in found or ("contradicted" in found and set(found) & set(GAINS)):
         return "depends on the yardstick"
-    return " or ".join(found) + ", by the yardstick"
+    return (" or ".join(found) if len(found) == 2 else "differs") + ", by the yardstick"
 
 
 def _tau(found: list[Change]) -> Verdict:

@@ -14,7 +14,7 @@ SERIES = sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
 CELLS, WORDS, LINES, CHARACTERS, COLONS = 30, 2_000, 16, 110, 8  # at most; colons and semicolons in 1,000 words
 # Numbers of prose that no cell prints: of the literature, of settings, and of questions.
 QUOTED = {"00": {"1.5", "10"}, "01": {"0.0001"}, "03": {"0.5"}, "03b": {"3.27", "14.06"}, "03c": {"10.36", "5.15"}, "04": {"35.7"},
-          "05b": {"10"}, "06": {"0.995"}, "07": {"17"}, "08": {"3.27", "5"}, "10": {"3"}, "11": {"0.13"}}
+          "05b": {"10"}, "06": {"0.995"}, "07": {"17"}, "08": {"1.5", "3.27", "14.06", "5"}, "10": {"3"}, "11": {"0.13"}}
 RESULT = re.compile(r"(?<![\w.,/])(\d+(?:\.\d+)?)(?=\s?%)|(?<![\w.,/])(\d+\.\d+)(?![\w.])")  # a percentage or a decimal
 
 each = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem)

@@ -117,3 +117,10 @@ def test_the_tables_are_those_of_the_committed_ledgers():
         if table.exists():
             written = table.with_name(f"verdicts-{size}.md").read_text(encoding="utf-8")
             assert written == report(size, table), f"run python -m s2dm_mini verdicts --size {size}"
+
+
+def test_a_stratum_that_lacks_a_seed_waits():
+    """A ledger that is being filled: the mean over strata is of networks of the same seeds."""
+    twenty = {"steps": 20}
+    filling = claims(rows("l0", BASE), rows("l0", BASE, **twenty), rows("s2dm10", GOOD), rows("s2dm10", BAD[:2], **twenty))
+    assert of_skip(filling) == of_skip(claims(rows("l0", BASE), rows("s2dm10", GOOD)))
