@@ -126,3 +126,10 @@ def test_the_page_on_measuring_repeats_the_table_of_tune():
         found = {s.scale: f"{100 * s.fd_change:+.1f} ± {100 * s.fd_change_error:.1f} %"
                  for s in summary([row for row in rows if row["steps"] == steps])}
         assert f"| {steps} steps | {found['line']} | {found['s2dm50']} |" in page
+
+
+def test_figures_that_a_text_names_exist():
+    there = {number for path in SERIES for cell in cells_of(path, "code") for number, _ in figures(cell.source)}
+    named = {number: path.name for path in SERIES for cell in cells_of(path, "markdown")
+             for number in re.findall(r"Figures? (\d+\w?\.\d+)", cell.source)}
+    assert named.keys() <= there, {number: name for number, name in named.items() if number not in there}
