@@ -47,7 +47,10 @@ def test_every_notebook_has_a_page_with_its_title_and_pictures(book):
         page = book / "notebooks" / f"{path.stem}.html"
         assert notebook.cells[0].source.splitlines()[0].removeprefix("# ") in text_of(page)
         stored = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-        assert page.read_bytes().count(b"../_images/") >= len(stored), f"{page.name} shows fewer pictures than the notebook stores"
+        sliders = [output for output in stored if "data-frames" in output["data"].get("text/html", "")]  # which hold their pictures
+        content = page.read_bytes()
+        assert content.count(b'class="sliders"') == len(sliders), f"{page.name} lacks sliders that the notebook stores"
+        assert content.count(b"../_images/") >= len(stored) - len(sliders), f"{page.name} shows fewer pictures than the notebook stores"
     start = (book / "notebooks" / "book" / "index.html").read_text(encoding="utf-8")
     places = [start.index(f"{path.stem}.html") for path in SERIES]
     assert places == sorted(places)
