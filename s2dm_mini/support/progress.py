@@ -12,7 +12,7 @@ def bar(title: str, total: float | None = None, **options):
     screen = sys.stderr is not None and sys.stderr.isatty()
     if sys.stderr is None:
         options["disable"] = True
-    return tqdm(total=total, desc=title, mininterval=0.5 if screen else 30, delay=0 if screen else 2,
+    return tqdm(total=total, desc=title, mininterval=0.5 if screen else 30, miniters=0, delay=0 if screen else 2,
                 bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}", **options)
 
 

@@ -23,6 +23,8 @@ def train_with_bar(config: TrainConfig, resume: bool = False, title: str = "trai
             for record in records:
                 state = f"step {record.step:,}, loss {record.loss:.4f}, {record.images_per_second:,.0f} images/s"
                 progress.set_postfix_str(state, refresh=False)
+                if resume and not progress.n:  # else the time left would count what an earlier run did
+                    progress.n = progress.initial = progress.last_print_n = 100 * record.progress
                 progress.update(100 * record.progress - progress.n)
                 if stop:
                     records.close()

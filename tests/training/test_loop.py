@@ -19,8 +19,10 @@ from s2dm_mini.data.cifar10 import CIFAR10_CLASSES
 from s2dm_mini.schedule import NoiseSchedule
 from s2dm_mini.support import machine
 from s2dm_mini.support.machine import seed_of
+from s2dm_mini.support.progress import bar
 from s2dm_mini.training import loop as training
 from s2dm_mini.training import run as runs
+from s2dm_mini.training import watched
 from s2dm_mini.training.config import PAPER, TrainConfig
 from s2dm_mini.training.loop import antithetic_timesteps, train
 from s2dm_mini.training.run import FREE_ON_RESUME
@@ -505,6 +507,17 @@ def test_a_thread_may_train_with_a_bar(small):
     thread.start()
     thread.join()
     assert outcome[0].step == 2
+
+
+def test_the_time_left_of_a_resumed_run_counts_from_where_it_goes_on(monkeypatch):
+    """A bar that took the first 60 % for its own work would promise the other 40 % at once, and then stand still."""
+    records = [SimpleNamespace(step=k, loss=0.1, images_per_second=5.0, progress=k / 100) for k in (60, 61, 62)]
+    monkeypatch.setattr(watched, "train", lambda *_, **__: iter(records))
+    made = []
+    monkeypatch.setattr(watched, "bar", lambda *args, **options: made.append(bar(*args, **options)) or made[-1])
+    for resume, begin in ((True, 60), (False, 0)):
+        train_with_bar(BASE, resume)
+        assert (made[-1].initial, made[-1].n, made[-1].miniters) == (begin, 62, 0)
 
 
 def test_checkpoints_come_every_so_many_minutes(small, monkeypatch, tmp_path):
