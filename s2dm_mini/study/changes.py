@@ -147,5 +147,6 @@ def title(setting: str, scale: str) -> str:
     """The name of a network and its scale in tables."""
     name = SETTINGS[setting].title
     if scale.startswith("s2dm"):
-        return f"{name} shrunk like S²-DM^{scale[4:]}, no training"
+        like = SETTINGS[scale].title if scale in SETTINGS else f"S²-DM^{scale[4:]}"
+        return f"{name} shrunk like {like}, no training"
     return f"{name}, ε/{scale[1:]}" if scale.startswith("b") else name

@@ -34,16 +34,20 @@ def line(first: float, last: float, T: int = 1000) -> Tensor:
 
 
 def scale_of(scale: str, schedule: NoiseSchedule) -> Tensor | float | None:
-    """The factor that a name stands for: None for `none`, s_t (T,) with τ = 0.99 for `s2dm10`, 1/1.017 for `b1.017`."""
+    """The factor that a name stands for: None for `none`, 1/1.017 for `b1.017`, s_t (T,) for a loss.
+
+    `s2dm10` has τ = 0.99 and the released reading of the loss; `s2dm50-tau0.9` and `s2dm50-expected` name what they change.
+    """
     check_kind("schedule", schedule, NoiseSchedule)
     if isinstance(scale, str):  # digits only: names become parts of paths and of command lines
         if scale == "none":
             return None
-        if re.fullmatch(r"s2dm[0-9]{1,6}", scale) and 2 <= int(scale[4:]) <= schedule.T:
-            return shrinkage(schedule, int(scale[4:]) - 1, 0.99)
+        loss = re.fullmatch(r"s2dm([0-9]{1,6})(?:-tau(0\.[0-9]{1,9})|-(expected|shared))?", scale)
+        if loss and 2 <= int(loss[1]) <= schedule.T and float(loss[2] or 1) > 0:
+            return shrinkage(schedule, int(loss[1]) - 1, float(loss[2] or 0.99), loss[3] or "independent")
         if re.fullmatch(r"b[0-9]{1,6}(\.[0-9]{1,9})?", scale) and float(scale[1:]) > 0:
             return 1 / float(scale[1:])
-    raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, "
+    raise ValueError(f"scale must be none, s2dm and a whole number from 2 to {schedule.T} such as s2dm10, s2dm50-tau0.9 or s2dm50-shared, "
                      f"or b and a number such as b1.017, not {shown(scale)}.")
 
 

@@ -99,3 +99,4 @@ def test_tables():
     assert change_table(two_grids).splitlines()[0] == (
         "| | DDIM, quadratic, 10 steps (10) | DDIM, uniform, 10 steps (10) | F-PNDM, quadratic, 10 steps (10) |")
     assert title("s2dm50-tau0.9", "none") == "S²-DM^50, τ 0.9"
+    assert title("l0", "s2dm50-tau0.9") == "L₀ shrunk like S²-DM^50, τ 0.9, no training"

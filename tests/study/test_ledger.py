@@ -48,7 +48,10 @@ def test_every_network_of_a_seed_has_its_baseline():
 def test_scales():
     assert scale_of("none", SCHEDULE) is None and scale_of("b1.25", SCHEDULE) == 0.8
     assert torch.equal(scale_of("s2dm10", SCHEDULE), shrinkage(SCHEDULE, 9, 0.99))
-    for wrong in ("s2dm1", "s2dm", "s2dm2000", "b", "b0", "x", ""):
+    for name, setting in SETTINGS.items():
+        if name.startswith("s2dm") and setting.reading != "output":
+            assert torch.equal(scale_of(name, SCHEDULE), setting.shrinkage(SCHEDULE)), name
+    for wrong in ("s2dm1", "s2dm", "s2dm2000", "s2dm50-output", "s2dm50-tau1", "s2dm50-tau0.0", "s2dm50-tau0.9-shared", "b", "b0", "x", ""):
         with pytest.raises(ValueError, match=f"scale must be none, .* not '{wrong}'"):
             scale_of(wrong, SCHEDULE)
 

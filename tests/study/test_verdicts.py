@@ -80,6 +80,19 @@ def test_the_verdict_on_tau():
     assert next(v for v in verdicts(backwards) if "τ" in v.claim).verdict == "supported", "seeds are paired whatever the order of the rows"
 
 
+def test_tau_is_judged_without_training_where_no_network_has_another():
+    def judge(table):
+        return next(v for v in verdicts(rows("l0", [10, 10, 10]) + rows("s2dm50", [9, 9.01, 8.99]) + table) if "τ" in v.claim)
+
+    distances = {"s2dm50": [9, 9.01, 8.99], "s2dm50-tau0.9": [12, 12.01, 12], "s2dm50-tau0.999": [9.5, 9.5, 9.5]}
+    closed = [row for scale, values in distances.items() for row in rows("l0", values, scale=scale)]
+    assert judge(closed[:3]).verdict == "not tested here"
+    found = judge(closed)
+    assert found.verdict == "supported" and "closed forms, DDIM, quadratic" in found.by_features["own"]
+    assert judge(closed[:-1]).by_features["own"].count("τ 0.9") == 2, "τ 0.999 waits for its third seed"
+    assert judge(closed + rows("s2dm50-tau0.9", [8, 8.01, 8])).verdict == "contradicted", "trained networks come first"
+
+
 def strips(differences, measure="detour", way="slerp", setting="s2dm50", error=0.001):
     return [{"checkpoint": f"runs/{setting}.{seed}/model.safetensors", "against": f"runs/l0.{seed}/model.safetensors", "way": way,
              "against_way": "slerp", "measure": measure, "pairs": "200", "difference": str(value),
