@@ -48,8 +48,9 @@ def test_speed_prints_one_table_and_a_profile_where_a_target_is_missed(speed, mo
     run(monkeypatch, speed, "--device", "cpu", "--presets", "tiny", "--dry-run", "--out", tmp_path / "speed.json")
     said = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| tiny")]
-    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {10}
+    assert [row[1] for row in rows] == ["s2dm_mini", "diffusers", "ratio"] and {len(row) for row in rows} == {8}
     assert said.count("ms a turn") == 2 and "convolution" in said
+    assert ("training in bf16 is" in said) == speed.multiplies_bf16(torch.device("cpu"))
     written = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     ours, theirs, ratio = written["rows"]
     for side in (ours, theirs):
