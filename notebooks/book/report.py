@@ -56,6 +56,15 @@ def lacking(size: str, table: Path) -> list[str]:
     return [f"{name} in {', '.join(map(str, sorted(counts)))} steps" for name, counts in steps.items()]
 
 
+def same_signs(cells: list[Change], kid: list[Change]) -> str:
+    """In how many of the cells KID changes in the same direction, by features, in words."""
+    sign = {(c.setting, c.scale, c.features, *c.place): c.mean > 0 for c in kid}
+    same: dict[str, list[bool]] = {}
+    for c in cells:
+        same.setdefault(c.features, []).append(sign[c.setting, c.scale, c.features, *c.place] == (c.mean > 0))
+    return ", ".join(f"{kind} {sum(found)} of {len(found)}" for kind, found in same.items())
+
+
 def write_report(size: str = "scratch", page: Path = HERE / "results.md", out: Path = Path("build/report.html")) -> str:
     """Write the report on a ledger: a page of the book with its picture, and one HTML file that holds both.
 
@@ -75,13 +84,17 @@ def write_report(size: str = "scratch", page: Path = HERE / "results.md", out: P
     judged = verdicts(rows, **other_results())
     closed = dict.fromkeys((c.features, *c.place) for c in found if c.setting == "l0" and c.sampler == "ddim")
     kinds = list(dict.fromkeys(row["features"] for row in rows))
+    # The paper begins at 10 steps: what becomes of the claims about losses without fewer?
+    of_losses = [v for v in verdicts([row for row in rows if int(row["steps"]) >= 10]) if v.by_features and "S²-DM^" in v.claim]
     text = Template(TEMPLATE.read_text(encoding="utf-8"), keep_trailing_newline=True).render(
         size=size, table=table.name, rows=rows, row=rows[0], verdict_table=verdict_table(judged),
         kinds=kinds, seeds=sorted({row["training_seed"] for row in rows}),
         devices=" and ".join(dict.fromkeys(row["device"] for row in rows)),
         closed={kind: change_table(c for c in found if (c.features, *c.place) in closed and c.features == kind and c.setting in SHOWN)
                 for kind in kinds if closed},
-        lacking=lacking(size, table), untested=[verdict.claim for verdict in judged if verdict.verdict == "not tested here"])
+        from_10=verdict_table(of_losses).partition("\n\n")[0] if any(row["steps"] == "5" for row in rows) else "",
+        kid=same_signs(main, changes(rows, "kid")), lacking=lacking(size, table),
+        untested=[verdict.claim for verdict in judged if verdict.verdict == "not tested here"])
     png, picture = forest_plot(main), RESULTS.parent / "pictures" / "forest.png"
     write_whole(picture, png)
     write_whole(page, text.encode())

@@ -11,7 +11,8 @@ from s2dm_mini.study.verdicts import report, verdicts, word
 @pytest.mark.parametrize(("values", "p", "said"), [
     ((-0.05, -0.051, -0.049), 0.01, "in the paper's range"), ((-0.25, -0.26, -0.255), 0.01, "supported"),
     ((-0.01, -0.011, -0.009), 0.01, "supported"), ((0.05, 0.051, 0.049), 0.01, "contradicted"),
-    ((-0.05, -0.051, -0.049), 0.06, "inconclusive"), ((0.05, -0.06, 0.01), 0.5, "inconclusive"),
+    ((-0.05, -0.051, -0.049), 0.06, "below 0 before correction"), ((0.3, 0.31, 0.29), 0.06, "above 0 before correction"),
+    ((0.05, -0.06, 0.01), 0.5, "inconclusive"),
     ((0.001, -0.001, 0.0), 0.9, "smaller than claimed"), ((-0.05,), 1.0, "inconclusive"),
 ])
 def test_words(values, p, said):
@@ -104,10 +105,12 @@ def strips(differences, measure="detour", way="slerp", setting="s2dm50", error=0
     ([], "not tested here", "no strips"),
     (strips([0.1]), "not tested here", "more than one training seed"),
     (strips([0.1, 0.11, 0.09], way="lerp") + strips([1, 1, 1], setting="s2dm10"), "not tested here", "no strips"),
-    (strips([-0.1, -0.11, -0.09]) + strips([0.1, -0.1, 0.02], "worst step"), "supported", "detour **-0.100 ± 0.006**; worst step +0.007"),
+    (strips([-0.1, -0.11, -0.09]) + strips([0.1, -0.1, 0.02], "worst step"), "not shown to be worse",
+     "detour **-0.100 ± 0.006**; worst step +0.007"),
     (strips([-0.1, -0.11, -0.09]) + strips([0.1, 0.11, 0.09], "worst step"), "contradicted", "worst step **+0.100 ± 0.006**"),
-    (strips([0.1, 0.11, 0.09], "mean step") + strips([0.01, -0.02, 0.0]), "supported", "detour -0.003"),  # a longer step is not worse
-    (strips([0.1, 0.11, 0.09], error=0.08), "supported", "detour +0.100 ± 0.080"),  # the same pairs for all seeds
+    (strips([0.1, 0.11, 0.09], "mean step") + strips([9, 9, 9], "real pictures, 0 refinements, fidelity") + strips([0.01, -0.02, 0.0]),
+     "not shown to be worse", "detour -0.003"),  # a longer step is not worse
+    (strips([0.1, 0.11, 0.09], error=0.08), "not shown to be worse", "detour +0.100 ± 0.080"),  # the same pairs for all seeds
 ])
 def test_the_verdict_on_interpolation(table, verdict, said):
     judged = next(v for v in verdicts([], table) if "Interpolation" in v.claim)
