@@ -234,3 +234,30 @@ def test_the_factor_between_two_networks_is_found(speed, monkeypatch, capsys, tm
     run(monkeypatch, trained_scales, tmp_path)
     said = capsys.readouterr().out
     assert said.count("| 0.9000 | 0.9000 |") == 2 and "| 400,000 images of L₀ |" in said
+
+
+def test_noise_and_even_spectra_are_what_they_say(speed, monkeypatch, tmp_path):
+    """Smooth pictures, and the same with noise of 5 grey levels: the noise is found again, and its power is taken out again."""
+    import left_noise
+
+    from s2dm_mini.checkpoints import write_tensors
+    from s2dm_mini.measure.features import ring_powers
+
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(64, 3, 4, 4, generator=draw) * 150 + 50, size=32, mode="bicubic")
+    l0 = left_noise.to_bytes(smooth)
+    rough = left_noise.to_bytes(smooth + 5 * torch.randn(smooth.shape, generator=draw))
+    with_noise, sigma = left_noise.noisy(l0, rough)
+    assert sigma == pytest.approx(5, rel=0.03)
+    for made, wanted in ((with_noise, rough), (left_noise.even(rough, l0), l0)):
+        assert torch.allclose(ring_powers(made).mean(0), ring_powers(wanted).mean(0), rtol=0.1, atol=0.1)
+
+    for scale, pixels in (("none", l0), ("s2dm50", rough)):
+        for spacing in left_noise.SPACINGS:
+            write_tensors(tmp_path / "samples" / "l0.0" / f"{scale}.ddim.{spacing}.0" / "10.safetensors", {"pixels": pixels}, {})
+    monkeypatch.setattr(left_noise, "OFFLINE", ("spectrum",))
+    for _ in range(2):  # the second time nothing is added
+        run(monkeypatch, left_noise, tmp_path, "--table", tmp_path / "t.csv")
+        rows = read_rows(tmp_path / "t.csv")
+    assert len(rows) == 2 * 4 and {row["images"] for row in rows} == {"l0", "s2dm50", "l0, noise", "s2dm50, even"}
+    assert {row["noise"] for row in rows} == {f"{sigma:.3f}"}
