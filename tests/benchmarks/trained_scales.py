@@ -20,6 +20,8 @@ from s2dm_mini.study.plan import SETTINGS
 
 TIMES = (20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 980)
 IMAGES, BATCH = 400, 100
+COLUMNS = ("*Calibration*: ⟨f, f⟩/⟨f, ε⟩ of a network's predictions f, over the same of L₀'s network. *Against L₀*: ⟨f, e⟩/⟨e, e⟩, "
+           "which is too small where two networks differ in more than a factor, as at small t.")
 
 
 def predictions(network: torch.nn.Module, x0: torch.Tensor, eps: torch.Tensor, schedule: NoiseSchedule) -> torch.Tensor:
@@ -58,6 +60,7 @@ def main() -> None:
         print(f"| {SETTINGS[setting].title} | {seed} | {record['images_seen']:,} | {record['loss']:.4f} | {record['minutes']:.0f} | "
               f"{record['device']} | {record['precision']} | {start} | {record['commit']} |")
 
+    print(f"\n{COLUMNS}")
     schedule, x0 = NoiseSchedule.linear(), to_unit_range(cifar10("test").pixels[:IMAGES])
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     projections, calibrations = {}, {}
