@@ -259,5 +259,5 @@ def test_noise_and_even_spectra_are_what_they_say(speed, monkeypatch, tmp_path):
     for _ in range(2):  # the second time nothing is added
         run(monkeypatch, left_noise, tmp_path, "--table", tmp_path / "t.csv")
         rows = read_rows(tmp_path / "t.csv")
-    assert len(rows) == 2 * 4 and {row["images"] for row in rows} == {"l0", "s2dm50", "l0, noise", "s2dm50, even"}
+    assert len(rows) == 2 * 5 and {row["images"] for row in rows} == {"l0", "s2dm50", "l0, noise", "s2dm50, even", "l0, noise, even"}
     assert {row["noise"] for row in rows} == {f"{sigma:.3f}"}
