@@ -256,8 +256,11 @@ def test_noise_and_even_spectra_are_what_they_say(speed, monkeypatch, tmp_path):
         for spacing in left_noise.SPACINGS:
             write_tensors(tmp_path / "samples" / "l0.0" / f"{scale}.ddim.{spacing}.0" / "10.safetensors", {"pixels": pixels}, {})
     monkeypatch.setattr(left_noise, "OFFLINE", ("spectrum",))
+    table = tmp_path / "data" / "results" / "t.csv"
     for _ in range(2):  # the second time nothing is added
-        run(monkeypatch, left_noise, tmp_path, "--table", tmp_path / "t.csv")
-        rows = read_rows(tmp_path / "t.csv")
+        run(monkeypatch, left_noise, tmp_path, "--table", table)
+        rows = read_rows(table)
+    with Image.open(tmp_path / "data" / "pictures" / "left-noise.png") as picture:
+        assert picture.size == (10 * 32, 5 * 32)
     assert len(rows) == 2 * 5 and {row["images"] for row in rows} == {"l0", "s2dm50", "l0, noise", "s2dm50, even", "l0, noise, even"}
     assert {row["noise"] for row in rows} == {f"{sigma:.3f}"}

@@ -7,24 +7,30 @@ l0, noise      L_0's samples with white noise, as strong as brings their power a
 s2dm50, even   S²-DM^50's samples, each frequency scaled to the mean power that it has in L_0's samples
 l0, noise, even   the noisy ones scaled so too: what scaling leaves where noise is all there is. Added when the others were known
 
+data/pictures/left-noise.png shows 10 of each set, in this order below those of L_0 and of S²-DM^50, of the first network and grid.
 Rows of data/results/left-noise.csv say how far each set is from CIFAR-10's training images, in all features that work offline. The rule,
 fixed before the first row: in one kind of features the change by S²-DM^50 *is the noise* where noise alone changes the distance in the
 same direction, and where the even samples keep less than half of the change; both with the 95 % interval over the networks (Student's t).
 """
 import argparse
+import io
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from s2dm_mini.checkpoints import read_tensors
 from s2dm_mini.measure.features import OFFLINE, open_features, ring_powers
 from s2dm_mini.measure.metrics import frechet_distance
 from s2dm_mini.measure.references import open_reference
+from s2dm_mini.plots import tile
 from s2dm_mini.study import tables
+from s2dm_mini.support.files import write_whole
 from s2dm_mini.support.machine import device_name
 
 STEPS, SPACINGS, FINE = 10, ("quadratic", "uniform"), slice(11, 16)  # rings of 12 to 16 cycles
+COLUMNS = 10  # of the picture
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
@@ -49,11 +55,19 @@ def even(pixels: Tensor, like: Tensor) -> Tensor:
     return to_bytes(torch.fft.irfft2(waves, s=(side, side)))
 
 
+def picture(sets: dict[str, Tensor]) -> bytes:
+    """PNG: a row of pictures from each set, from the same x_T."""
+    file = io.BytesIO()
+    Image.fromarray(tile(torch.cat([pixels[:COLUMNS] for pixels in sets.values()]), COLUMNS)).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the ledger's networks and samples")
     parser.add_argument("--table", type=Path, default=tables.RESULTS / "left-noise.csv")
     args = parser.parse_args()
+    shown = args.table.parent.with_name("pictures") / "left-noise.png"
     judges = [(features, open_reference("cifar10", 32, features)) for features in map(open_features, OFFLINE)]
     for of_network in sorted((args.folder / "samples").glob("l0.*")):
         for spacing in SPACINGS:
@@ -62,6 +76,8 @@ def main() -> None:
             with_noise, sigma = noisy(l0, s2dm50)
             sets = {"l0": l0, "s2dm50": s2dm50, "l0, noise": with_noise, "s2dm50, even": even(s2dm50, l0),
                     "l0, noise, even": even(with_noise, l0)}
+            if not shown.exists():
+                write_whole(shown, picture(sets))
             place = {"training_seed": of_network.suffix[1:], "sampler": "ddim", "spacing": spacing, "steps": STEPS, "samples": len(l0)}
             for features, real in judges:
                 for name, pixels in sets.items():
