@@ -108,6 +108,12 @@ def test_the_wheel_holds_a_course_and_no_solutions(tmp_path):
     assert modules <= names and "s2dm_mini/checkpoints_shipped/manifest.json" in names
 
 
+def test_pictures_that_notebooks_read_are_part_of_the_course():
+    text = "".join(path.read_text(encoding="utf-8").replace("\\", "") for path in (ROOT / "notebooks").glob("*.ipynb"))
+    read = set(re.findall(r'with_name\("pictures"\) / "([^"]+)"', text))
+    assert "left-noise.png" in read and {f"data/pictures/{name}" for name in read} <= set(shipped.files())
+
+
 def test_the_version_is_told_once_and_in_the_changelog():
     assert s2dm_mini.__version__ == PROJECT["version"]
     assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
