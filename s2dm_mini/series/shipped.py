@@ -9,9 +9,9 @@ from ..support.files import sole_writer, write_whole
 _PACKAGED = Path(__file__).resolve().parents[1] / "course"  # in a wheel; it has the layout of the checkout
 SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2]
 # Files of a course → their folder there. Student copies and the explorer's page exist where they have been built.
-FILES = {"notebooks/*.ipynb": "notebooks", "notebooks/explorer/*.ipynb": "notebooks/explorer", "build/labs/student/*.ipynb": "notebooks/labs",
-         "data/results/*": "data/results", "data/pictures/run-*.png": "data/pictures", "data/pictures/left-noise.png": "data/pictures",
-         "data/checkpoints/README.md": "data/checkpoints", "build/explorer.html": ""}
+FILES = {"notebooks/*.ipynb": "notebooks", "notebooks/explorer/*.ipynb": "notebooks/explorer",
+         "build/labs/student/*.ipynb": "notebooks/labs", "data/results/*": "data/results", "data/pictures/run-*.png": "data/pictures",
+         "data/pictures/left-noise.png": "data/pictures", "data/checkpoints/README.md": "data/checkpoints", "build/explorer.html": ""}
 FOLDER = Path("s2dm-mini-course")
 LAID = "laid_out.json"  # in data/: name → SHA-256 of each file as it was laid out
 
