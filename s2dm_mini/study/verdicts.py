@@ -122,8 +122,8 @@ def _tau(known: list[Change]) -> Verdict:
         if gaps:
             clear = [gap.mean for gap, p in zip(gaps.values(), holm([gap.p for gap in gaps.values()]), strict=True) if p < 0.05]
             words[kind] = "contradicted" if min(clear, default=0) < 0 else "supported" if len(clear) == len(gaps) else "inconclusive"
-            said[kind] = f"{words[kind]}: apart from τ 0.99{'' if of_trained else ', closed forms'}, " + "; ".join(
-                f"{FAMILIES.get(sampler, sampler)}, {spacing}, {steps} steps, τ {name.partition('tau')[2]} {gap}"
+            said[kind] = f"{words[kind]}: minus τ 0.99{'' if of_trained else ', closed forms'}, in percentage points, " + "; ".join(
+                f"{FAMILIES.get(sampler, sampler)}, {spacing}, {steps} steps, τ {name.partition('tau')[2]} {str(gap).replace(' %', '')}"
                 for (name, (sampler, spacing, steps)), gap in gaps.items())
     return Verdict("τ = 0.99 is the right balance (S²-DM^50)", _together(words.values()), by_features=said)
 

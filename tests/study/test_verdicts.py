@@ -74,7 +74,8 @@ def test_the_verdict_on_tau():
     table = rows("l0", [10, 10, 10]) + rows("s2dm50", [9, 9.01, 8.99]) + rows("s2dm50-tau0.9", [12, 12.01, 12])
     judge = lambda low: next(v for v in verdicts(table + rows("s2dm50-tau0.999", low)) if "τ" in v.claim)  # noqa: E731
     good = judge([9.5, 9.5, 9.5])
-    assert good.verdict == "supported" and "10 steps, τ 0.9 **+30.0 ± 0.0 %**" in good.by_features["own"]
+    assert good.verdict == "supported"
+    assert "in percentage points, DDIM, quadratic, 10 steps, τ 0.9 **+30.0 ± 0.0**" in good.by_features["own"]
     assert judge([9.9, 8.9, 9.4]).verdict == "inconclusive", "worse on average, but not clearly"
     assert judge([8.0, 8.01, 8.0]).verdict == "contradicted"
     backwards = rows("l0", [10, 20]) + rows("s2dm50", [9, 18]) + rows("s2dm50-tau0.9", [12, 24]) + rows("s2dm50-tau0.999", [9.5, 19])[::-1]
@@ -89,7 +90,7 @@ def test_tau_is_judged_without_training_where_no_network_has_another():
     closed = [row for scale, values in distances.items() for row in rows("l0", values, scale=scale)]
     assert judge(closed[:3]).verdict == "not tested here"
     found = judge(closed)
-    assert found.verdict == "supported" and "closed forms, DDIM, quadratic" in found.by_features["own"]
+    assert found.verdict == "supported" and "closed forms, in percentage points, DDIM, quadratic" in found.by_features["own"]
     assert judge(closed[:-1]).by_features["own"].count("τ 0.9") == 2, "τ 0.999 waits for its third seed"
     assert judge(closed + rows("s2dm50-tau0.9", [8, 8.01, 8])).verdict == "contradicted", "trained networks come first"
 
