@@ -243,9 +243,14 @@ def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, voila):
 
     page = chromium.new_page()
     page.set_default_timeout(PATIENCE)
+    met: list = []  # what kernels said to the page
+    page.on("websocket", lambda socket: socket.on("framereceived", met.append))
     for _ in range(3):
+        met.clear()
         page.goto(f"{voila.url}word.ipynb")
         page.wait_for_selector("text=here")
+        while not met:  # a page that is left before it has met its kernel cannot end it
+            page.wait_for_timeout(100)
     end = time.monotonic() + PATIENCE / 1000
     while (found := kernels()) != 1 and time.monotonic() < end:  # the list may lack one while another ends
         time.sleep(0.5)
