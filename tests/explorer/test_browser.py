@@ -244,7 +244,7 @@ def test_reloading_make_explorer_leaves_no_kernel_behind(chromium, voila):
     page = chromium.new_page()
     page.set_default_timeout(PATIENCE)
     met: list = []  # what kernels said to the page
-    page.on("websocket", lambda socket: socket.on("framereceived", met.append))
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda said: met.append(said)))
     for _ in range(3):
         met.clear()
         page.goto(f"{voila.url}word.ipynb")
