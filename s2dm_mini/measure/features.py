@@ -110,6 +110,12 @@ def mean_colours(pixels: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(to_unit_range(pixels), 8).flatten(1)
 
 
+def _rings(side: int) -> Tensor:
+    """Cycles a side, rounded, of each coefficient of `torch.fft.rfft2` of pictures (side, side): (side, side/2 + 1) int64."""
+    down, right = torch.fft.fftfreq(side) * side, torch.arange(side // 2 + 1)
+    return (down[:, None].square() + right.square()).sqrt().round().long()
+
+
 def ring_powers(pixels: Tensor) -> Tensor:
     """Mean squared Fourier coefficients of pictures (N, 3, H, H) uint8 in rings of 1, 2, … H/2 cycles a side: (N, H/2) float64.
 
@@ -117,8 +123,7 @@ def ring_powers(pixels: Tensor) -> Tensor:
     """
     side = pixels.shape[-1]
     require(pixels.shape[-2] == side >= 4, "pixels must be square, at least 4 a side", pixels)
-    down, right = torch.fft.fftfreq(side) * side, torch.arange(side // 2 + 1)
-    ring = (down[:, None].square() + right.square()).sqrt().round().long().flatten()  # (H·(H/2 + 1),)
+    ring = _rings(side).flatten()  # (H·(H/2 + 1),)
     share = torch.stack([(ring == cycles).double() / (ring == cycles).sum() for cycles in range(1, side // 2 + 1)], dim=1)  # no corners
     power = torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(1)  # (N, H, H/2 + 1)
     return power.flatten(1) @ share

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from s2dm_mini.checkpoints import read_tensors
-from s2dm_mini.measure.features import OFFLINE, open_features, ring_powers
+from s2dm_mini.measure.features import OFFLINE, _rings, open_features, ring_powers
 from s2dm_mini.measure.metrics import frechet_distance
 from s2dm_mini.measure.references import open_reference
 from s2dm_mini.plots import tile
@@ -49,9 +49,7 @@ def even(pixels: Tensor, like: Tensor) -> Tensor:
     """The pixels (N, 3, H, H) with the mean power spectrum of `like`. The mean of a picture stays; corners go with the last ring."""
     side = pixels.shape[-1]
     gain = (ring_powers(like).mean(0) / ring_powers(pixels).mean(0)).sqrt()  # (H/2,), of 1, 2, … cycles
-    down, right = torch.fft.fftfreq(side) * side, torch.arange(side // 2 + 1)
-    ring = (down[:, None].square() + right.square()).sqrt().round().long().clamp(max=side // 2)  # (H, H/2 + 1)
-    waves = torch.fft.rfft2(pixels.double()) * torch.cat([gain.new_ones(1), gain])[ring]
+    waves = torch.fft.rfft2(pixels.double()) * torch.cat([gain.new_ones(1), gain])[_rings(side).clamp(max=side // 2)]
     return to_bytes(torch.fft.irfft2(waves, s=(side, side)))
 
 
